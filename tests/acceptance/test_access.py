@@ -48,8 +48,9 @@ renewer.save()
 disconnect(User.objects.get(username="nuisance-{number}").pk)
 print(time.monotonic())
 """
-# The promise is two seconds; a machine that is busy with other tests may need longer.
-DEADLINE_SECONDS = 10
+# The promise is two seconds; a machine that is busy with other tests may need longer. The check that
+# would end a connection anyway comes every 45 seconds.
+DEADLINE_SECONDS = 30
 
 
 def run(site: DeployedSite, code: str) -> list[str]:

@@ -194,7 +194,7 @@ def test_the_bot_is_stopped_and_started_again_as_the_tutorial_says(directory: Pa
                 assert "is running: notifications wait" not in site.manage("notify", "alice", "While it runs")
             finally:
                 bot.terminate()
-                assert bot.wait(30) == 0
+                assert bot.wait(120) == 0
         assert site.process.poll() is None
 
 

@@ -114,7 +114,7 @@ async def test_a_redis_that_dies_under_load_heals_by_itself(
         await asyncio.to_thread(site.start_redis, with_data=with_data)
         await asyncio.to_thread(site.wait_for_notifying)
         for user, follower, position in zip(users, followers, positions, strict=True):
-            await follower.until(lambda follower=follower: "number 99" in _messages(follower), seconds=20)
+            await follower.until(lambda follower=follower: "number 99" in _messages(follower))
             numbers = [message.removeprefix("number ") for message in _messages(follower)]
             missing = set(range(100)) - {int(number) for number in numbers}
             if with_data:

@@ -20,13 +20,13 @@ class Ear:
     def __init__(self, client: redis.Redis, topic: str) -> None:
         self._pubsub = client.pubsub(ignore_subscribe_messages=False)
         self._pubsub.subscribe(layer().redis_channel(topic))
-        assert self._pubsub.get_message(timeout=5)["type"] == "subscribe"
+        assert self._pubsub.get_message(timeout=60)["type"] == "subscribe"
 
     def hear(self, count: int = 1) -> list[Publication]:
         """The next publications; a message may have several."""
         payloads: list[bytes] = []
         while len(payloads) < count:
-            data = self._pubsub.get_message(timeout=5)["data"]
+            data = self._pubsub.get_message(timeout=60)["data"]
             payloads += split_batch(data) if data.startswith(BATCH_MARK) else [data]
         assert len(payloads) == count, "more came than were asked for"
         publications = [parse(payload) for payload in payloads]

@@ -257,14 +257,14 @@ def test_a_session_key_does_not_travel(signalbox: Any, alice: User, redis_client
     """Somebody who can read Redis's channels cannot sign in with what is sent there."""
     heard = redis_client.pubsub()
     heard.subscribe(get_channel_layer().redis_channel(access.CHANNEL))
-    assert heard.get_message(timeout=5)["type"] == "subscribe"
+    assert heard.get_message(timeout=60)["type"] == "subscribe"
     browser = Browser()
     browser.force_login(alice)
     key = browser.cookies["sessionid"].value
     hash_text = alice.get_session_auth_hash()
     browser.logout()
     alice.save()
-    said = b"".join(heard.get_message(timeout=5)["data"] for _ in range(2))
+    said = b"".join(heard.get_message(timeout=60)["data"] for _ in range(2))
     heard.close()
     assert b"signed_out" in said
     assert b"saved" in said

@@ -181,7 +181,7 @@ class TestCrash:
     ) -> None:
         """The sweep of another process publishes its event, once."""
         (alice,) = make_users()
-        assert start("killed-after-commit", alice).wait(timeout=30) == -signal.SIGKILL
+        assert start("killed-after-commit", alice).wait(timeout=120) == -signal.SIGKILL
         assert Event.objects.get().published_at is None
         assert _on_stream(own_redis, keys) == []
         assert outbox.sweep() == 1

@@ -72,7 +72,7 @@ def test_the_command_keeps_a_rate() -> None:
         began = time.monotonic()
         run("news.today", "1", "--repeat", str(repeat), "--rate", str(rate))
         elapsed_seconds = time.monotonic() - began
-        assert (repeat - 1) / rate <= elapsed_seconds < (repeat - 1) / rate + 10.0
+        assert (repeat - 1) / rate <= elapsed_seconds < (repeat - 1) / rate + 60.0
 
 
 @pytest.mark.parametrize(

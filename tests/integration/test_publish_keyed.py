@@ -340,7 +340,7 @@ async def test_encrypted(connect: Connect, alice: User, redis_client: redis.Redi
     """Views and other subscriptions read it; Redis and its channels show only the names of topics and keys."""
     with redis_client.pubsub() as pubsub:
         pubsub.psubscribe("*")
-        assert pubsub.get_message(timeout=5)["type"] == "psubscribe"
+        assert pubsub.get_message(timeout=60)["type"] == "psubscribe"
         await apublish(TRAMS, {"text": "secret"}, key="tram", at=(7.44, 46.95), tags={"mode": "secretly"}, level=3)
         client = await connect(alice)
         await client.greeted()

@@ -115,7 +115,7 @@ async def test_a_large_snapshot_is_read_while_it_changes(
         # All of it is read again, and a newcomer reads it too.
         client.client_kill_filter(_type="pubsub")
         viewers.append(await look(make_layer(), Snapshot(gather_seconds=0)))
-    text, _ = await asyncio.to_thread(publisher.communicate, "\n", timeout=30)
+    text, _ = await asyncio.to_thread(publisher.communicate, "\n", timeout=120)
     truth = {(TOPIC, key): offset for key, offset in json.loads(text).items()}
     assert len(truth) > 10_000
     for viewer in viewers:

@@ -229,7 +229,7 @@ sys.exit(max(os.waitpid(child, 0)[1] for child in children))
     stream = keys.stream("notifications")
     process = subprocess.Popen([sys.executable, "-c", program, redis_server.url, stream], start_new_session=True)
     try:
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

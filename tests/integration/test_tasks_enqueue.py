@@ -241,7 +241,7 @@ async def test_a_damaged_task_does_not_hold_up_others(
         redis_client.hset(key, field, value)
     async with tasks.working(concurrency=10):
         for result in good:
-            await await_result(result, 5)
+            await await_result(result, 60)
         await wait_until(lambda: tasks.is_over(bad))
         await wait_until(lambda: tasks.left_count() == 0)
 

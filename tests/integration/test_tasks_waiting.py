@@ -136,7 +136,7 @@ async def test_a_wait_without_redis_has_an_end(signalbox: Any, tasks: Tasks) -> 
         await await_result(result, 0.2)
     with pytest.raises(TimeoutError):
         await asyncio.to_thread(wait, result, 0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_threads_share_one_connection(tasks: Tasks, redis_client: redis.Redis) -> None:

@@ -104,7 +104,7 @@ def test_notifications_are_delivered_once_wherever_they_were(left_redis: RedisSe
         with redis.Redis.from_url(left_redis.url) as client:
             wait_until_sync(lambda: not client.exists(KEYS.key_owners("notifications", "bot")), seconds=60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
         process.wait()

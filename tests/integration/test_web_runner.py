@@ -40,7 +40,7 @@ def test_what_was_imported_is_not_collected_again(tmp_path: Path) -> None:
             assert text == "True"
         finally:
             process.terminate()
-        process.wait(30)
+        process.wait(120)
     assert process.returncode in (0, -15)
 
 
@@ -61,7 +61,7 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
             second = _run("plain", port, tmp_path)
         finally:
             first.terminate()
-        first.wait(30)
+        first.wait(120)
     assert second.returncode != 0
     assert "address already in use" in second.stderr
 

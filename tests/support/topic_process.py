@@ -40,7 +40,7 @@ class Publisher:
 
     def finish(self) -> None:
         """Wait until it has published everything."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
 
     def end(self) -> None:
         self._process.kill()
