@@ -1,10 +1,13 @@
 """`manage.py simulate_vehicles`, and the switch of the map page: what is published, and that only one runs."""
 
 import asyncio
+import functools
 import io
 import json
 import os
+import signal
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from project.demo.management.commands import simulate_vehicles
 from project.demo.vehicles.lines import build_network
 from project.demo.vehicles.simulation import Simulation
 from project.demo.vehicles.switch import AlreadyRunning, Switch, hold_lease
@@ -124,6 +128,22 @@ def test_the_command_ends_after_its_time_and_says_what_it_did() -> None:
     call_command("simulate_vehicles", feeds=1, vehicles=4, rate=10, seconds=0.3, stdout=out)
     assert "positions of 4 vehicles" in out.getvalue()
     assert "4 vehicles removed" in out.getvalue()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_breaks_no_publication_off(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """It comes in the middle of one, and again while the vehicles are removed."""
+    whole: list[Item] = []
+
+    def publish(items: Iterable[Item]) -> None:
+        os.kill(os.getpid(), number)
+        whole.extend(items)
+
+    monkeypatch.setattr(simulate_vehicles, "Simulation", functools.partial(Simulation, publish=publish))
+    result = run("--feeds", "1", "--vehicles", "4", "--rate", "0.01")
+    assert (result["ended_by"], result["published_count"], result["removed_count"]) == ("interrupted", 4, 4)
+    assert len(whole) == 8
+    assert Switch.of_the_project().state() is None
 
 
 @pytest.mark.parametrize(

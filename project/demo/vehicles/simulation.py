@@ -65,12 +65,15 @@ class Simulation:
         rate: float = 1.0,
         time_lapse: float = 1.0,
         publish: Callable[[Sequence[Item]], Any] = publish_many,
+        pause: Callable[[float], Any] = time.sleep,
     ) -> None:
         self.totals = Totals()
         self._network = network
         self._step_seconds = 1.0 / rate
         self._time_lapse = time_lapse
         self._publish = publish
+        # Waits for that many seconds, or until `has_ended()` may be true.
+        self._pause = pause
         self._batches = list(_batches(network.feeds))
         # The newest position of each vehicle, and when it was published.
         self._published: dict[Vehicle, tuple[dict[str, Any], float]] = {}
@@ -87,7 +90,7 @@ class Simulation:
         due = began
         for batch in itertools.cycle(self._batches):
             if (wait := due - time.monotonic()) > 0:
-                time.sleep(wait)
+                self._pause(wait)
             elif -wait > self._step_seconds:
                 # It cannot keep the pace: it goes on from now, without trying to catch up.
                 self.totals.late_count += 1
@@ -108,7 +111,7 @@ class Simulation:
         except Unavailable:
             # The next position replaces this one.
             self.totals.failed_count += 1
-            time.sleep(RETRY_SECONDS)
+            self._pause(RETRY_SECONDS)
         else:
             self.totals.published_count += len(items)
 

@@ -1,12 +1,15 @@
 """`manage.py simulate_vehicles`: moves the vehicles of the demo's map until Ctrl-C."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
+import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
@@ -64,13 +67,12 @@ class Command(EscapingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check(options)
-        signal.signal(signal.SIGTERM, _interrupt)
-        with redis_errors():
+        with redis_errors(), _stop_on_signals() as stop:
             network = build_network(options["feeds"], options["vehicles"])
             about = {name: options[name] for name in ("feeds", "vehicles", "time_lapse")}
             try:
                 with hold_lease(about, is_watched_only=options["started_by_page"]) as lease:
-                    self._run(network, lease, options)
+                    self._run(network, lease, stop, options)
             except AlreadyRunning:
                 raise CommandError(
                     "a simulation is running already: stop it in its terminal, or with the switch on /map/"
@@ -78,19 +80,18 @@ class Command(EscapingCommand):
             except RealtimeError as error:
                 raise CommandError(str(error)) from error
 
-    def _run(self, network: Network, lease: Lease, options: dict[str, Any]) -> None:
-        simulation = Simulation(network, rate=options["rate"], time_lapse=options["time_lapse"])
+    def _run(self, network: Network, lease: Lease, stop: threading.Event, options: dict[str, Any]) -> None:
+        simulation = Simulation(network, rate=options["rate"], time_lapse=options["time_lapse"], pause=stop.wait)
         began, cpu_began = time.monotonic(), time.process_time()
         status = _Status(self.stderr, is_shown=sys.stderr.isatty() and not options["as_json"])
 
         def has_ended() -> bool:
             status.show(simulation, network)
+            if stop.is_set() and lease.lost_by is None:
+                lease.lost_by = "interrupted"
             return lease.is_lost()
 
-        try:
-            simulation.run(seconds=options["seconds"], has_ended=has_ended)
-        except KeyboardInterrupt:
-            lease.lost_by = "interrupted"
+        simulation.run(seconds=options["seconds"], has_ended=has_ended)
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
         status.clear()
         if lease.lost_by != "parent":
@@ -149,9 +150,20 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError("--seconds must be more than 0")
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    # A process manager stops it as Ctrl-C does.
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """
+    An event that Ctrl-C and SIGTERM set.
+
+    They raise no error: hiredis 3.5 ends the process by SIGSEGV if a signal raises one while it packs a number.
+    """
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _sentence(result: dict[str, Any]) -> str:
