@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -267,11 +268,13 @@ class Bot:
         if claim.attempt >= schedule.max_attempts:
             answer = given_up(answer, attempts=claim.attempt)
             return Result(state=State.FAILED, answer=answer, outcomes=outcomes)
-        # A transport of the project may ask for anything: a NaN counts as not asked.
-        asked = [error.after_seconds for error in errors if isinstance(error, Retry) and error.after_seconds >= 0]
-        wait_seconds = (
-            min(max(asked), RETRY_AFTER_LIMIT_SECONDS) if asked else schedule.backoff.delay_seconds(claim.attempt - 1)
-        )
+        # A transport of the project may ask for anything: a NaN counts as not asked, and less than 0 as at once.
+        asked = [each.after_seconds for each in errors if isinstance(each, Retry)]
+        known = [max(0.0, seconds) for seconds in asked if not math.isnan(seconds)]
+        if known:
+            wait_seconds = min(max(known), RETRY_AFTER_LIMIT_SECONDS)
+        else:
+            wait_seconds = schedule.backoff.delay_seconds(claim.attempt - 1)
         return Result(state=State.PENDING, answer=answer, outcomes=outcomes, retry_seconds=wait_seconds)
 
     def _postpone(self, claim: Claim, outcomes: dict[str, str], error: Exception) -> Result:

@@ -221,7 +221,13 @@ async def test_a_dead_letter_of_an_earlier_release_is_replayed(
 
 @pytest.mark.parametrize(
     ("after_seconds", "least", "most"),
-    [(120.0, 119, 600), (9_000.0, 3_599, 4_200), (float("inf"), 3_599, 4_200), (float("nan"), 4_999, 11_000)],
+    [
+        (-5.0, -1, 300),
+        (120.0, 119, 600),
+        (9_000.0, 3_599, 4_200),
+        (float("inf"), 3_599, 4_200),
+        (float("nan"), 4_999, 11_000),
+    ],
 )
 async def test_a_provider_decides_when_to_try_again(
     bot_on: Any, signalbox: Any, after_seconds: float, least: float, most: float
