@@ -50,7 +50,7 @@ def _find(recipients: Any) -> list[Any]:
         (lambda a, b: User.objects.none(), ""),
         (lambda a, b: User.objects.filter(pk=a.pk).union(User.objects.filter(pk=b.pk)).order_by("id"), "ab"),
         (lambda a, b: Employee.objects.order_by("id"), "ab"),
-        (lambda a, b: User.objects, "ab"),
+        (lambda a, b: User.objects, "either"),
         (lambda a, b: Group.objects.get().user_set, "b"),
         (lambda a, b: Group.objects.values_list("user", flat=True), "b"),
         (lambda a, b: User.objects.order_by("id").values_list("id", flat=True), "ab"),
@@ -58,12 +58,13 @@ def _find(recipients: Any) -> list[Any]:
     ],
 )
 def test_recipients_may_be_given_in_many_ways(given: Callable[[User, User], Any], expected: str) -> None:
-    """Duplicates are removed, and the order is kept."""
+    """Duplicates are removed, and the order is kept. Without ORDER BY, a database may return rows in any order."""
     alice, bob = make_users(2)
     Group.objects.create(name="staff").user_set.add(bob)
     names = {alice.pk: "a", bob.pk: "b"}
     found = _find(given(alice, bob))
-    assert "".join(names[user_id] for user_id in found) == expected
+    letters = "".join(names[user_id] for user_id in found)
+    assert letters in ("ab", "ba") if expected == "either" else letters == expected
     assert all(type(user_id) is int for user_id in found)
 
 
