@@ -29,7 +29,8 @@ _UNUSABLE = (ClusterDownError, MasterDownError, ReadOnlyError)
 # The same errors where redis-py has no class for them, or where the error of a script or a transaction quotes them.
 _UNUSABLE_TEXT = re.compile(r"(?:^|: -?)(?:READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN) ")
 _EXCERPT_LETTERS = 100
-_PACKER: Any = HiredisRespSerializer()
+# What hiredis packs without calling Python.
+_TEXTS = {str, bytes}
 
 
 def _unusable(error: redis.RedisError) -> RedisConnectionError | None:
@@ -69,25 +70,36 @@ def answer_parsed(asked: str) -> Iterator[None]:
         ) from error
 
 
-class _Packed:
+class _Packer:
     """
-    A mixin for redis-py's connection classes: packs commands in C.
+    Packs commands in C, for the sync and async connections of redis-py.
 
     redis-py packs the commands of its async connections in Python, which takes several times as long for a command of
     many arguments. Those of its sync ones it packs in C too; newer versions first check the type of each argument.
+
+    Guarantees:
+        hiredis gets no numbers. It calls their `repr()` without a check for failure, and a signal handler that raises
+        there, as Ctrl-C does, ends the process with a segmentation fault (hiredis 3.5.0).
     """
 
-    def pack_command(self, command: str | bytes, *arguments: Any) -> list[bytes]:
+    def pack(self, command: str | bytes, *arguments: Any) -> list[bytes]:
+        """One command as bytes; raises redis.DataError for a value that cannot be sent."""
+        if not _TEXTS.issuperset(map(type, arguments)):
+            arguments = tuple(
+                repr(value) if type(value) is int or isinstance(value, float) else value for value in arguments
+            )
         try:
             # A command may have several words: "SCRIPT LOAD".
             return [hiredis.pack_command((*command.split(), *arguments))]
         except TypeError:
-            # Raises DataError for a value that cannot be sent.
-            packed: list[bytes] = _PACKER.pack(command, *arguments)
+            packed: list[bytes] = HiredisRespSerializer().pack(command, *arguments)
             return packed
 
 
-class _Checked(_Packed):
+_PACKER = _Packer()
+
+
+class _Checked:
     """A mixin for redis-py's sync connection classes: checks each reply."""
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
@@ -100,8 +112,11 @@ class _Checked(_Packed):
         raise unusable
 
 
-class _CheckedAsync(_Packed):
-    """A mixin for redis-py's async connection classes: checks each reply."""
+class _CheckedAsync:
+    """A mixin for redis-py's async connection classes: checks each reply, and packs commands in C."""
+
+    def pack_command(self, *command: Any) -> list[bytes]:
+        return _PACKER.pack(*command)
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
@@ -130,6 +145,8 @@ def checked[Pool: (redis.ConnectionPool, redis.asyncio.ConnectionPool)](pool: Po
     pool.connection_class = _checked_class(pool.connection_class)  # type: ignore[arg-type]  # its stub has no hash
     is_async = issubclass(pool.connection_class, _CheckedAsync)
     pool.connection_kwargs["redis_connect_func"] = _greet_async if is_async else _greet
+    if not is_async:
+        pool.connection_kwargs["command_packer"] = _PACKER
     return pool
 
 

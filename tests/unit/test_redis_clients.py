@@ -1,6 +1,8 @@
 """Clients of Redis: what a new connection costs before anything is sent."""
 
 import importlib.metadata
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.utils.safestring import SafeString
 
 from realtime import conf
 from realtime.redis import clients
@@ -36,12 +39,48 @@ def test_a_connection_packs_commands_as_redis_py_does(make: Callable[[str], Any]
         ("PING",),
         ("SCRIPT LOAD", "return 1"),
         (b"XINFO STREAM", b"a b"),
-        ("SET", "ä", b"\x00\r\n", 1, -2.5, ""),
+        ("SET", "ä", b"\x00\r\n", 1, -2.5, 1e22, float("inf"), 2**70, ""),
+        ("SET", "a", memoryview(b"b"), bytearray(b"c"), SafeString("d")),
     ]:
         assert b"".join(connection.pack_command(*command)) == b"".join(plain.pack_command(*command))
-    for value in (None, [1], {"a": 1}):
+        assert b"".join(connection.pack_commands([command])) == b"".join(plain.pack_command(*command))
+    for value in (None, True, [1], {"a": 1}):
         with pytest.raises(redis.DataError):
             connection.pack_command("SET", "a", value)
+
+
+# Packs commands of many numbers until a signal handler has raised in the middle of it, many times.
+PACK_AND_RAISE = """
+import signal
+from realtime.redis import clients
+
+make = {make}
+connection = make("redis://localhost").connection_pool.make_connection()
+numbers = [*range(500), *(number / 7 for number in range(500))]
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(200):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        while True:
+            connection.pack_command("RPUSH", "list", *numbers)
+            connection.pack_commands([("RPUSH", "list", *numbers)])
+    except KeyboardInterrupt:
+        pass
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("make", ["clients.publisher", "clients.async_publisher"])
+def test_a_signal_in_the_middle_of_a_command_is_an_exception(make: str) -> None:
+    """hiredis dies by SIGSEGV if a signal handler raises while it packs a number: Ctrl-C would end us without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", PACK_AND_RAISE.format(make=make)], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_threads_that_come_first_together_share_one_client(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ class Script:
 
     def run(self, client: redis.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """Call the script and return its answer; raises redis.InvalidResponse for an answer of another type."""
-        words = (len(keys), *keys, *arguments)
+        words = (str(len(keys)), *keys, *arguments)
         try:
             answer = client.evalsha(self._sha, *words)
         except NoScriptError:
@@ -56,7 +56,7 @@ class Script:
 
     async def arun(self, client: redis.asyncio.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """The async twin of `run`."""
-        words = (len(keys), *keys, *arguments)
+        words = (str(len(keys)), *keys, *arguments)
         try:
             answer = await client.evalsha(self._sha, *words)
         except NoScriptError:
@@ -93,7 +93,7 @@ class Script:
     def _add(self, pipeline: Any, calls: Sequence[Call]) -> None:
         """Add the calls to the pipeline. The first one sends the script's text, so that the others can use its hash."""
         for number, (keys, arguments) in enumerate(calls):
-            words = (len(keys), *keys, *arguments)
+            words = (str(len(keys)), *keys, *arguments)
             if number:
                 pipeline.evalsha(self._sha, *words)
             else:
