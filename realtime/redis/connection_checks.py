@@ -31,6 +31,8 @@ _UNUSABLE_TEXT = re.compile(r"(?:^|: -?)(?:READONLY|MASTERDOWN|NOREPLICAS|CLUSTE
 _EXCERPT_LETTERS = 100
 # What hiredis packs without calling Python.
 _TEXTS = {str, bytes}
+# Raises DataError for a value that cannot be sent.
+_CHECKING_PACKER: Any = HiredisRespSerializer()
 
 
 def _unusable(error: redis.RedisError) -> RedisConnectionError | None:
@@ -92,7 +94,7 @@ class _Packer:
             # A command may have several words: "SCRIPT LOAD".
             return [hiredis.pack_command((*command.split(), *arguments))]
         except TypeError:
-            packed: list[bytes] = HiredisRespSerializer().pack(command, *arguments)
+            packed: list[bytes] = _CHECKING_PACKER.pack(command, *arguments)
             return packed
 
 

@@ -8,17 +8,16 @@ import contextlib
 import json
 import logging
 import random
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from project.demo.games.play import play
+from project.demo.stopping import StopOrder
 from realtime.management.base import EscapingCommand
 from realtime.management.progress import progress
 from realtime.management.streams import HelpFormatter, redis_errors
@@ -40,38 +39,6 @@ Ctrl-C and SIGTERM break off the games that are running, and delete them in Redi
 is then 130 or 143.
 """
 GAMES_AT_A_TIME = 8
-
-
-class _Stop:
-    """Handles the signals that end the command."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        # The first signal that came; 0 if none did.
-        self.number = 0
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """In this block, a signal is an order to stop, and nothing else."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def stop(self) -> None:
-        """Break off the games that are running, and begin no more."""
-        self._event.set()
-
-    def pause(self, seconds: float) -> None:
-        """Called by the threads of the games. Raises _BrokenOffError after `stop()`."""
-        if self._event.wait(seconds):
-            raise _BrokenOffError
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        self.number = self.number or number
-        self.stop()
 
 
 class _BrokenOffError(Exception):
@@ -101,7 +68,7 @@ class Command(EscapingCommand):
         stderr = options.get("stderr") or sys.stderr
         # Few games can take long, too.
         is_shown = stderr.isatty() or None
-        stop, began = _Stop(), time.monotonic()
+        stop, began = StopOrder(), time.monotonic()
         with (
             stop.on_signals(),
             redis_errors(),
@@ -118,14 +85,14 @@ class Command(EscapingCommand):
             raise CommandError(
                 f"stopped: {count} of {options['games']} games were played. "
                 "Those that were not over are deleted in Redis",
-                returncode=128 + stop.number,
+                returncode=128 + stop.signal_number,
             )
         if not options["as_json"]:
             games = "1 game was" if count == 1 else f"{count} games were"
             self.stdout.write(f"{games} played in {seconds} s: manage.py run_log_sink writes the files")
 
 
-def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None]) -> list[str]:
+def _play_all(options: dict[str, Any], stop: StopOrder, on_played: Callable[[], None]) -> list[str]:
     """
     The tokens of the games that were played: all of them, unless a signal came.
 
@@ -134,10 +101,14 @@ def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None
     """
     seeds = random.Random(options["seed"])  # noqa: S311 - games
 
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise _BrokenOffError
+
     def play_one(seed: int) -> str:
         # Those that have not begun when a signal comes do not begin.
-        stop.pause(0)
-        return play(players=options["players"], seed=seed, pause=lambda: stop.pause(options["pause"]))
+        pause(0)
+        return play(players=options["players"], seed=seed, pause=lambda: pause(options["pause"]))
 
     tokens: list[str] = []
     with ThreadPoolExecutor(GAMES_AT_A_TIME, "game") as threads:
@@ -148,7 +119,7 @@ def _play_all(options: dict[str, Any], stop: _Stop, on_played: Callable[[], None
                     tokens.append(game.result())
                     on_played()
         except BaseException:
-            stop.stop()
+            stop.give()
             raise
     return tokens
 

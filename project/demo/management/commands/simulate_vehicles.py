@@ -1,18 +1,15 @@
 """`manage.py simulate_vehicles`: moves the vehicles of the demo's map until Ctrl-C."""
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from project.demo.stopping import StopOrder
 from project.demo.vehicles.lines import Network, build_network, load_cities
 from project.demo.vehicles.simulation import Simulation
 from project.demo.vehicles.switch import AlreadyRunning, Lease, hold_lease
@@ -67,7 +64,8 @@ class Command(EscapingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check(options)
-        with redis_errors(), _stop_on_signals() as stop:
+        stop = StopOrder()
+        with redis_errors(), stop.on_signals():
             network = build_network(options["feeds"], options["vehicles"])
             about = {name: options[name] for name in ("feeds", "vehicles", "time_lapse")}
             try:
@@ -80,14 +78,14 @@ class Command(EscapingCommand):
             except RealtimeError as error:
                 raise CommandError(str(error)) from error
 
-    def _run(self, network: Network, lease: Lease, stop: threading.Event, options: dict[str, Any]) -> None:
+    def _run(self, network: Network, lease: Lease, stop: StopOrder, options: dict[str, Any]) -> None:
         simulation = Simulation(network, rate=options["rate"], time_lapse=options["time_lapse"], pause=stop.wait)
         began, cpu_began = time.monotonic(), time.process_time()
         status = _Status(self.stderr, is_shown=sys.stderr.isatty() and not options["as_json"])
 
         def has_ended() -> bool:
             status.show(simulation, network)
-            if stop.is_set() and lease.lost_by is None:
+            if stop.is_given and lease.lost_by is None:
                 lease.lost_by = "interrupted"
             return lease.is_lost()
 
@@ -148,22 +146,6 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError("--time-lapse must be from 0.01 to 1000")
     if options["seconds"] is not None and not options["seconds"] > 0:
         raise CommandError("--seconds must be more than 0")
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """
-    An event that Ctrl-C and SIGTERM set.
-
-    They raise no error: hiredis 3.5 ends the process by SIGSEGV if a signal raises one while it packs a number.
-    """
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _sentence(result: dict[str, Any]) -> str:
