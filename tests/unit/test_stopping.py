@@ -1,26 +1,48 @@
 """How commands of the demo stop: an order may come at any moment."""
 
-import os
+import contextlib
+import itertools
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
 
 from project.demo.stopping import StopOrder
 
 
 def test_a_signal_in_the_middle_of_a_wait_is_an_order() -> None:
-    """At any bytecode of `wait`, in the same thread, which goes on: an Event waits for its own lock for ever."""
-    before = signal.getsignal(signal.SIGTERM)
-    for _ in range(1000):
+    """After any instruction of `wait`, in the same thread: an Event would wait for its own lock for ever."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for instruction in itertools.count(1):
         order = StopOrder()
-        with order.on_signals():
-            raiser = threading.Timer(0.0005, os.kill, (os.getpid(), signal.SIGTERM))
-            raiser.start()
-            while not order.wait(0.00001):
-                pass
-            raiser.join()
+        with order.on_signals(), signal_after(instruction):
+            order.wait(0.00001)
+        if not order.is_given:
+            break
         assert order.signal_number == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert instruction > 20
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@contextlib.contextmanager
+def signal_after(instruction: int) -> Iterator[None]:
+    """In this block, SIGTERM comes after the n-th instruction of the functions that are called."""
+    seen, before = itertools.count(1), sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(seen) == instruction:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def test_an_order_ends_the_waits_of_all_threads() -> None:
