@@ -211,7 +211,7 @@ def test_a_simulation_of_the_page_ends_when_nobody_looks(monkeypatch: pytest.Mon
     Switch.of_the_project().watch()
     with hold_lease(ABOUT, is_watched_only=True) as lease:
         assert not lease.is_lost()
-        monkeypatch.setattr(os, "getppid", lambda: 1)
+        monkeypatch.setattr(os, "getppid", lambda: -1)
         assert lease.is_lost()
         assert lease.lost_by == "parent"
     with hold_lease(ABOUT, is_watched_only=True) as lease:
