@@ -27,7 +27,7 @@ async def test_an_async_view_notifies(redis_client: redis.Redis, keys: Keys) -> 
     alice, bob = await sync_to_async(make_users)(2)
 
     async def order(request: HttpRequest) -> HttpResponse:
-        event = await services.anotify(User.objects.all(), "Ordered", actor=request.user, data={"order": 7})
+        event = await services.anotify(User.objects.order_by("pk"), "Ordered", actor=request.user, data={"order": 7})
         return HttpResponse(str(event.pk))
 
     request = AsyncRequestFactory().post("/order/")
