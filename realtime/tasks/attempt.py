@@ -62,6 +62,7 @@ class Attempt:
     Attributes:
         queue, id, claim: As given.
         outcome: How the attempt ended; None until then.
+        is_counted: Whether its end has been counted.
         timeout: The time limit of the attempt, in seconds; None for no limit.
     """
 
@@ -75,6 +76,7 @@ class Attempt:
         "_task",
         "claim",
         "id",
+        "is_counted",
         "outcome",
         "queue",
         "timeout",
@@ -85,6 +87,7 @@ class Attempt:
     ) -> None:
         self.queue, self.id, self.claim = queue, id, claim
         self.outcome: Outcome | None = None
+        self.is_counted = False
         self.timeout: float | None = None
         self._backend, self._fields = backend, fields
         # None if its function was not found.
@@ -134,12 +137,12 @@ class Attempt:
             # Also SystemExit and KeyboardInterrupt: in a thread, they end only the task.
             self._fail(error)
 
-    async def arun(self, *, is_closed: Callable[[], bool]) -> None:
+    async def arun(self, *, is_cancelled: Callable[[], bool]) -> None:
         """
         Call an async task, and set `outcome`.
 
         Args:
-            is_closed: Whether the worker cancels its tasks. Otherwise the function has cancelled its own.
+            is_cancelled: Whether the worker cancels its tasks. Otherwise the function has cancelled its own.
 
         Raises:
             CancelledError: The worker has cancelled it.
@@ -159,7 +162,7 @@ class Attempt:
                 raise TaskTimedOut(self.timeout or 0.0) from error
             self._succeed(value)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and is_closed():
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             self._fail(error)
 

@@ -40,6 +40,8 @@ FETCH_LIMIT = 250
 GIVE_BACK_SECONDS = 1.0
 # If a sync task still runs this long after its timeout, its thread is given up.
 STUCK_SECONDS = 5.0
+# Async tasks that are cancelled because the worker ends have this time to end.
+CANCEL_SECONDS = 0.5
 
 
 class Runner:
@@ -81,7 +83,8 @@ class Runner:
         self._is_stopping = False
         # When the database connections of async tasks were last checked.
         self._connections_checked_at = -math.inf
-        self._is_closed = False
+        # Whether the async tasks are cancelled, and whether nobody is told of ends any more.
+        self._is_cancelled = self._is_closed = False
         # True if the last look at what waits was so late that it could not tell whether tasks are long.
         self._was_held_up = False
         for _ in range(concurrency):
@@ -96,8 +99,8 @@ class Runner:
 
         Args:
             unfinished_count: How many run, or wait for it.
-            ending_count: How many others have ended while Redis has not confirmed it. They take room only beyond the
-                number that may be unfinished, so that a slow Redis slows down fetching.
+            ending_count: How many others have ended while Redis has not confirmed it. As many as may be unfinished take
+                no room. Further ones do, so that a slow Redis slows down fetching.
         """
         ahead = self._ahead()
         most = self.concurrency + ahead
@@ -165,16 +168,28 @@ class Runner:
             self._waiting.put(call)
         return attempts
 
+    async def cancel(self) -> None:
+        """Begin no further attempt, cancel async tasks, and wait a moment until they have ended. Idempotent."""
+        self._is_stopping = True
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            for task in self._tasks:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait([*self._tasks], timeout=CANCEL_SECONDS)
+
     async def close(self) -> None:
-        """Cancel async tasks, and let threads end when they are idle. Does not wait for threads that run a task."""
+        """
+        Cancel async tasks, and let threads end when they are idle. Waits for no thread that runs a task, and only a
+        moment for async tasks that do not end.
+        """
         self._give_back_timer.cancel()
-        self._is_stopping = self._is_closed = True
+        self._is_closed = True
         # Some attempts have not begun if the worker ends by an error.
         self._withdraw()
+        await self.cancel()
         for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+            logger.error("the %s was cancelled because the worker ends, and goes on all the same", task.get_name())
         for _ in range(self.concurrency):
             self._waiting.put(None)
 
@@ -205,8 +220,8 @@ class Runner:
             self._connections_checked_at = now
             # Those of the thread in which Django runs the ORM's queries of async code.
             await sync_to_async(_close_connections)(close_old_connections)
-        await attempt.arun(is_closed=lambda: self._is_closed)
-        self._on_done([attempt])
+        await attempt.arun(is_cancelled=lambda: self._is_cancelled)
+        self._tell_done([attempt])
 
     def _async_ended(self, task: asyncio.Task[None]) -> None:
         now = time.monotonic()
@@ -214,6 +229,10 @@ class Runner:
         self._began_waiting_at = now
         if not self._is_stopping:
             self._start_async()
+
+    def _tell_done(self, attempts: Sequence[Attempt]) -> None:
+        if not self._is_closed:
+            self._on_done(attempts)
 
     def _count(self, seconds: float) -> None:
         self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
@@ -236,8 +255,8 @@ class Runner:
         while self._done:
             done.append(self._done.popleft())
         self._began_waiting_at = time.monotonic()
-        if done and not self._is_closed:
-            self._on_done(done)
+        if done:
+            self._tell_done(done)
 
 
 class _Thread(threading.Thread):
@@ -328,7 +347,7 @@ class _Thread(threading.Thread):
         self._runner.stuck_count += 1
         # Another attempt would run beside this one, which still runs.
         attempt.give_up(TaskTimedOut(attempt.timeout or 0.0))
-        self._runner._on_done([attempt])
+        self._runner._tell_done([attempt])
         _Thread(self._runner).start()
 
 

@@ -242,16 +242,19 @@ class TaskQueue:
 
     async def release(
         self, client: redis.asyncio.Redis, claims: Sequence[tuple[str, bytes]], *, is_begun: bool = False
-    ) -> None:
+    ) -> int:
         """
-        Give back tasks, so that they wait for a worker again.
+        Give back tasks, so that they wait for a worker again. Returns how many have failed instead: those that have
+        begun and are not to run again.
 
         Args:
             is_begun: Whether their functions have begun. Then the attempts count, and have failed with WorkerStopped.
         """
+        failed_count = 0
         for part in _parts(claims):
             flat = [value for claim in part for value in claim]
-            await _RELEASE.arun(client, self._names, [*self._arguments, int(is_begun), *flat])
+            failed_count += await _RELEASE.arun(client, self._names, [*self._arguments, int(is_begun), *flat])
+        return failed_count
 
     # Operators --------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from realtime.tasks.attempt import Attempt
 from realtime.tasks.backend import RedisStreamBackend
 from realtime.tasks.record import item_of
 from realtime.tasks.runner import AHEAD_LIMIT, FETCH_LIMIT, Runner
-from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, Begun, Outcome, TaskQueue
+from realtime.tasks.store import ACKED, GROUP, LOST, RECORDED, Begun, TaskQueue
 
 __all__ = ["TaskWorker"]
 
@@ -264,6 +264,7 @@ class _Queue:
                 # In a thread, because an import may block the loop for long. Meanwhile, later calls may overtake it.
                 await asyncio.to_thread(attempt.prepare)
             if state == "lost":
+                count("tasks.failed", 1, self._queue.name)
                 self._runner.call(attempt.send_finished)
             else:
                 held.append((attempt, entry))
@@ -289,15 +290,17 @@ class _Queue:
         """
         Give back tasks that are not over, so that other workers run them.
 
-        The attempts of those that still run here count as failed.
+        The attempts of those that still run here count as failed. Async ones are cancelled first, so that they do not
+        run here and elsewhere at once.
         """
-        ended: list[Outcome] = []
+        await self._runner.cancel()
+        ended: list[Attempt] = []
         unbegun: list[tuple[str, bytes]] = []
         running: list[tuple[str, bytes]] = []
         for attempt in attempts:
             # Read once: a thread may set it at any moment.
-            if (outcome := attempt.outcome) is not None:
-                ended.append(outcome)
+            if attempt.outcome is not None:
+                ended.append(attempt)
             else:
                 (unbegun if attempt in self._given_back else running).append((attempt.id, attempt.claim))
         await self._release_in_time(ended=ended, unbegun=unbegun, running=running)
@@ -309,33 +312,33 @@ class _Queue:
         *,
         unbegun: Sequence[tuple[str, bytes]],
         running: Sequence[tuple[str, bytes]] = (),
-        ended: Sequence[Outcome] = (),
+        ended: Sequence[Attempt] = (),
     ) -> None:
         """At the deadline: record what has ended, and give the rest back, unless that takes too long."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 # After an outage, `_write_ends` may not have recorded these.
-                self._count(ended, await self._queue.finish(self._client, ended))
+                await self._finish(ended)
                 await self._queue.release(self._client, unbegun)
-                await self._queue.release(self._client, running, is_begun=True)
+                if failed_count := await self._queue.release(self._client, running, is_begun=True):
+                    count("tasks.failed", failed_count, self._queue.name)
         except REDIS_ERRORS as error:
             self._outage.observer().failed(error)
 
     async def _write_ends(self, attempts: list[Attempt]) -> None:
-        outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
-        answers = await self._outage.until_done(self._queue.finish, self._client, outcomes)
+        answers = await self._outage.until_done(self._finish, attempts)
         by_answer: dict[int, list[Attempt]] = {LOST: [], RECORDED: [], ACKED: []}
         for attempt, answer in zip(attempts, answers, strict=True):
             by_answer[answer].append(attempt)
             if answer == LOST:
                 logger.warning(
                     "the task %s is another worker's now, was given back or was deleted, so its end here is not "
-                    "recorded: was this worker held up for longer than its lease?",
+                    "recorded: did it end after the deadline of a stop, or was this worker held up for longer than its "
+                    "lease?",
                     attempt.id,
                 )
             elif attempt.must_send_finished:
                 self._runner.call(attempt.send_finished)
-        self._count(outcomes, answers)
         # These are not acked: if the worker that has the task now dies, the pending entry lets another one take over.
         self._end(by_answer[LOST], self.worker.leave_early)
         self._end(by_answer[RECORDED], self.worker.finish_early)
@@ -346,11 +349,19 @@ class _Queue:
         await self._outage.until_done(self._queue.release, self._client, claims)
         self._end(attempts, self.worker.finish_early)
 
-    def _count(self, outcomes: Sequence[Outcome], answers: Sequence[int]) -> None:
-        """Count the ends that Redis has recorded."""
-        recorded = Counter(outcome.kind for outcome, answer in zip(outcomes, answers, strict=True) if answer != LOST)
+    async def _finish(self, attempts: Sequence[Attempt]) -> list[int]:
+        """Record how these attempts ended, as TaskQueue.finish does, and count each of those ends once."""
+        outcomes = [attempt.outcome for attempt in attempts if attempt.outcome is not None]
+        answers = await self._queue.finish(self._client, outcomes)
+        recorded: Counter[str] = Counter()
+        for attempt, outcome, answer in zip(attempts, outcomes, answers, strict=True):
+            # At the deadline, two calls may record the same end.
+            if answer != LOST and not attempt.is_counted:
+                attempt.is_counted = True
+                recorded[outcome.kind] += 1
         for kind, number in recorded.items():
             count(_COUNTED[kind], number, self._queue.name)
+        return answers
 
     def _end(self, attempts: Sequence[Attempt], end: Callable[[Sequence[Entry]], None]) -> None:
         """Redis has answered for these attempts: end their entries by this call."""

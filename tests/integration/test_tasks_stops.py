@@ -12,10 +12,22 @@ from realtime.exceptions import WorkerStopped
 from realtime.redis import clients
 from realtime.tasks import await_result, runner
 from realtime.tasks.store import TaskQueue
+from tests.integration.test_counted import Growth
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.tasks import Tasks, tasks_of
-from tests.support.tasks_of_tests import add, ahold, calls, fail_times, gates, hold, hold_each, note
+from tests.support.tasks_of_tests import (
+    add,
+    aheld_with_end,
+    ahold,
+    aunstoppable,
+    calls,
+    fail_times,
+    gates,
+    hold,
+    hold_each,
+    note,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.database_independent
@@ -25,6 +37,11 @@ pytestmark = pytest.mark.database_independent
 def threads_before() -> set[threading.Thread]:
     """Those of earlier tests: a thread that hangs in a task ends later."""
     return {*threading.enumerate()}
+
+
+@pytest.fixture
+def growth() -> Growth:
+    return Growth()
 
 
 def thread_count(before: set[threading.Thread]) -> int:
@@ -108,12 +125,12 @@ async def test_what_was_given_back_when_the_deadline_passed_counts_no_attempt(
     monkeypatch.setattr(runner.Runner, "_ahead", lambda self: 10)
     release, asked = TaskQueue.release, []
 
-    async def release_late(self: TaskQueue, client: Any, claims: Any, *, is_begun: bool = False) -> None:
+    async def release_late(self: TaskQueue, client: Any, claims: Any, *, is_begun: bool = False) -> int:
         if claims:
             asked.append(claims)
             if len(asked) == 1:
                 await asyncio.Event().wait()
-        await release(self, client, claims, is_begun=is_begun)
+        return await release(self, client, claims, is_begun=is_begun)
 
     with monkeypatch.context() as patched:
         patched.setattr(TaskQueue, "release", release_late)
@@ -153,6 +170,70 @@ async def test_what_still_runs_at_the_deadline_is_left_to_others(
         assert result.return_value == (2 if function is hold_each else "a")
     await wait_until(lambda: thread_count(threads_before) == 0)
     assert tasks.left_count() == 0
+
+
+async def test_an_async_task_has_ended_when_others_may_have_it(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, growth: Growth
+) -> None:
+    """Its `finally` could otherwise undo what its next attempt does. If it ends by itself, that end counts, once."""
+    release, calls_at_release = TaskQueue.release, list[Any]()
+
+    async def look_and_release(self: TaskQueue, client: Any, claims: Any, *, is_begun: bool = False) -> int:
+        if is_begun:
+            calls_at_release.extend(calls)
+        return await release(self, client, claims, is_begun=is_begun)
+
+    monkeypatch.setattr(TaskQueue, "release", look_and_release)
+    async with tasks.working(concurrency=2, deadline_seconds=0.1):
+        cut, ended = aheld_with_end.enqueue("cut", False), aheld_with_end.enqueue("ended", True)
+        await wait_until(lambda: len(calls) == 2)
+    assert {"end of cut", "end of ended"} < {*calls_at_release}
+    assert tasks.status(cut) == "READY"
+    assert tasks.status(ended) == "SUCCESSFUL"
+    assert growth.of("tasks.successful", "tasks.failed") == {("tasks.successful", "default"): 1}
+
+
+async def test_a_task_that_cannot_be_cancelled_does_not_hold_up_the_end(
+    tasks: Tasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says which it is. What becomes of it later is not reported: another worker has it."""
+    async with tasks.working(concurrency=1, deadline_seconds=0.1) as worker:
+        result = aunstoppable.enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+        found = [*worker._runner._tasks]
+    assert f"the task {result.id} was cancelled because the worker ends, and goes on all the same" in caplog.text
+    assert tasks.status(result) == "READY"
+    gates["a"].set()
+    await asyncio.wait(found)
+    assert [task.exception() for task in found] == [None]
+    assert worker._queues["default"]._ends._task is None
+    assert tasks.status(result) == "READY"
+
+
+async def test_an_end_is_counted_once_though_redis_is_asked_twice(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, growth: Growth
+) -> None:
+    """By the writer of ends, which had no answer at the deadline, and by the worker that leaves."""
+    finish, asked, is_asked_again = TaskQueue.finish, list[Any](), asyncio.Event()
+
+    async def finish_slowly(self: TaskQueue, client: Any, outcomes: Any) -> list[int]:
+        answers = await finish(self, client, outcomes)
+        if outcomes:
+            asked.append(outcomes)
+            if len(asked) == 1:
+                await is_asked_again.wait()
+            else:
+                is_asked_again.set()
+                await asyncio.sleep(0.05)
+        return answers
+
+    monkeypatch.setattr(TaskQueue, "finish", finish_slowly)
+    async with tasks.working(concurrency=1, deadline_seconds=0.1):
+        result = note.enqueue("a")
+        await wait_until(lambda: asked)
+    assert len(asked) == 2
+    assert tasks.status(result) == "SUCCESSFUL"
+    assert growth.of("tasks.successful") == {("tasks.successful", "default"): 1}
 
 
 async def test_a_worker_stops_without_redis(signalbox: Any) -> None:
@@ -223,7 +304,7 @@ async def test_a_redis_that_refuses_writes_is_waited_for(tasks: Tasks, redis_cli
         assert (await await_result(result, 60)).return_value == "a"
 
 
-async def test_what_is_not_to_run_again_has_failed_at_the_deadline(tasks: Tasks) -> None:
+async def test_what_is_not_to_run_again_has_failed_at_the_deadline(tasks: Tasks, growth: Growth) -> None:
     """Nobody knows how far it came."""
     async with tasks.working(concurrency=1) as worker:
         result = hold.using(run_again_if_lost=False).enqueue("a")
@@ -233,3 +314,4 @@ async def test_what_is_not_to_run_again_has_failed_at_the_deadline(tasks: Tasks)
     gates["a"].set()
     assert result.status == "FAILED"
     assert [error.exception_class for error in result.errors] == [WorkerStopped]
+    assert growth.of("tasks.failed") == {("tasks.failed", "default"): 1}

@@ -1,6 +1,7 @@
 """The task functions of the tests. They note what ran in `calls`, and wait at `gates` that the tests open."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -130,6 +131,30 @@ async def ahold(name: str) -> str:
     calls.append(name)
     while not gates[name].is_set():  # noqa: ASYNC110 - threads share the gate
         await asyncio.sleep(0.005)
+    return name
+
+
+@task
+async def aheld_with_end(name: str, ends_well: bool) -> str:
+    """Wait until it is cancelled, and take a moment to end."""
+    calls.append(name)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.05)
+        calls.append(f"end of {name}")
+        if not ends_well:
+            raise
+    return name
+
+
+@task
+async def aunstoppable(name: str) -> str:
+    """As `ahold`, however often it is cancelled."""
+    calls.append(name)
+    while not gates[name].is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.005)
     return name
 
 

@@ -1,8 +1,8 @@
 -- Gives back tasks because their worker stops or is busy. They wait again, at their earlier place in the list.
 -- ARGV[5] 1 if their functions have begun, so that the attempts count; otherwise 0
 -- ARGV[6…] id and claim of each
--- Returns how many were given back.
-local count = 0
+-- Returns how many have failed instead, because they are not to run again.
+local failed_count = 0
 for at = 6, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local task = tasks .. id
@@ -23,12 +23,11 @@ for at = 6, #ARGV, 2 do
       redis.call('HDEL', task, 'workers', 'started', 'attempted')
     end
     if ARGV[5] == '1' and found[6] == '1' then
-      -- It is not to run again.
       finish(id, 'FAILED', found[7])
+      failed_count = failed_count + 1
     else
       place(id, tonumber(found[4]), tonumber(found[5] or now_us), 0)
     end
-    count = count + 1
   end
 end
-return count
+return failed_count
