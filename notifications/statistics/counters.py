@@ -90,12 +90,10 @@ def _from_hours(
         parts += [(moment_of(day.start), day.figures) for day in days]
         if days:
             hours = hours.filter(start__gte=stored(moment_of(days[-1].start) + DAY))
-    for row in hours:
-        moment = moment_of(row.start)
-        newer = recent.get(hour_number(moment))
-        if newer is None or newer.epoch != row.epoch:
-            # Otherwise Redis has the same figures, or newer ones.
-            parts.append((moment, row.figures))
+    # Of these hours, Redis has the same figures or newer ones. Compared as in columns: with USE_TZ off, the two hours
+    # that are one on the clock at the end of summer time have the same start.
+    newer = {(stored(EPOCH + number * HOUR), hour.epoch) for number, hour in recent.items()}
+    parts += [(moment_of(row.start), row.figures) for row in hours if (row.start, row.epoch) not in newer]
     parts += [(EPOCH + number * HOUR, hour.figures) for number, hour in recent.items()]
     found: dict[datetime.datetime, list[Figures]] = {start: [] for start in starts}
     for moment, figures in parts:

@@ -6,6 +6,8 @@ nor when a round begins (the caller). One process at a time is enough, but sever
 """
 
 import datetime
+import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from notifications.statistics import tally
 from notifications.statistics.periods import HOUR
 
 __all__ = ["HOURS_KEPT", "HourCounter", "hour_of", "hours_from"]
+
+logger = logging.getLogger(__name__)
 
 # The present hour is one of them. The period "month" is always within them: 30 days (UTC) with the present day.
 HOURS_COUNTED = 31 * 24
@@ -46,8 +50,9 @@ class HourCounter:
     def __init__(self) -> None:
         # Sort of hours → when the next of them may be counted, by the monotonic clock.
         self._pauses: dict[str, float] = {}
-        # Hours that could not be counted. They come last, so that they do not keep the others from being counted.
-        self._failed: set[datetime.datetime] = set()
+        # Hours that could not be counted → how often in a row, and when last, by the monotonic clock. They come last,
+        # the one that failed longest ago first, so that none keeps others from being counted.
+        self._failed: dict[datetime.datetime, tuple[int, float]] = {}
 
     def count_due(self, limit_seconds: float = 0.5, now: datetime.datetime | None = None) -> int:
         """
@@ -70,21 +75,23 @@ class HourCounter:
         """
         now = clock.now() if now is None else moment_of(now)
         counted_at = _read_times(now)
+        self._failed = {start: failed for start, failed in self._failed.items() if start > now - HOURS_KEPT}
         began_at, costs = time.monotonic(), dict.fromkeys(PAUSES, 0.0)
         rows: list[CountedHour] = []
         empty = _EmptyTimes()
         try:
-            for due in sorted(_find_due(counted_at, now), key=lambda each: each.start in self._failed):
+            for due in sorted(_find_due(counted_at, now), key=self._failed_at):
                 hour_began_at = time.monotonic()
                 if rows and hour_began_at - began_at >= limit_seconds:
                     break
                 # Pauses are compared with the start of the round, so that none ends in the middle of it.
                 if began_at >= self._pauses.get(due.sort, began_at):
-                    # Until it has been counted.
-                    self._failed.add(due.start)
                     try:
                         rows.append(_count(due, now, empty))
-                        self._failed.discard(due.start)
+                        self._failed.pop(due.start, None)
+                    except Exception as error:
+                        self._note_failure(due.start, error)
+                        raise
                     finally:
                         costs[due.sort] += time.monotonic() - hour_began_at
         finally:
@@ -97,6 +104,22 @@ class HourCounter:
         if min(counted_at, default=now) < now - HOURS_KEPT:
             CountedHour.objects.using(_database()).filter(start__lt=stored(now - HOURS_KEPT)).delete()
         return len(rows)
+
+    def _failed_at(self, due: _Due) -> float:
+        return self._failed.get(due.start, (0, -math.inf))[1]
+
+    def _note_failure(self, start: datetime.datetime, error: Exception) -> None:
+        failures = self._failed.get(start, (0, 0.0))[0] + 1
+        self._failed[start] = failures, time.monotonic()
+        if failures == 2:
+            # The times of all hours were read just before, both times: this is no outage.
+            logger.warning(
+                "the notifications of the hour from %s cannot be counted, so statistics lack it: %s: %s (does the "
+                "database limit the time of a statement?); it is tried again and again",
+                f"{start:%Y-%m-%d %H:%M} UTC",
+                type(error).__name__,
+                error,
+            )
 
 
 def hour_of(moment: datetime.datetime) -> datetime.datetime:

@@ -28,7 +28,7 @@ from realtime.streams.status import read_status
 
 __all__ = ["Rollup"]
 
-# A relay that did not run for less than this time misses none.
+# If no relay runs for less than this time, no hour is missed.
 HOURS_KEPT_IN_REDIS = HOUR_KEPT_SECONDS // HOUR_SECONDS
 # Days that ended this long ago no longer change, and are added up.
 DAY_IS_OVER = datetime.timedelta(hours=HOURS_KEPT_IN_REDIS)
@@ -50,10 +50,10 @@ class Rollup:
 
     def copy(self, now: datetime.datetime | None = None) -> int:
         """
-        Copy the running hour and the one before; in the first call of each hour that succeeds, all that Redis has.
+        Copy the running hour and the one before. The first call in each hour that succeeds copies all hours of Redis.
 
-        Older hours may still change, when a process reaches Redis again after an outage, or be missing, because this
-        one could not copy them.
+        Older hours may still change, when a process reaches Redis again after an outage. Or they are missing, because
+        this process could not copy them.
 
         Args:
             now: The present time by default; aware.

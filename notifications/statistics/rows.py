@@ -77,17 +77,17 @@ def _minutes_from(since: datetime.datetime, now: datetime.datetime) -> list[date
 
 def _in_columns(starts: Sequence[datetime.datetime]) -> list[datetime.datetime]:
     """
-    The starts without the first ones whose values in columns are later than that of the last.
+    Leave out starts whose value in a column is later than that of the last start.
 
-    There are such with USE_TZ off, in the second pass of the hour that is repeated at the end of summer time.
+    With USE_TZ off, there are such in the second pass of the hour that is repeated at the end of summer time.
     """
     last = stored(starts[-1])
     return [start for start in starts if stored(start) <= last]
 
 
 def _is_after(moment: datetime.datetime, limit: datetime.datetime | None) -> bool:
-    """Whether the rows from this moment on are few enough: all of them are newer than `limit`."""
-    return limit is None or moment > limit
+    """Whether the rows from this moment on are few enough: all are newer than `limit`, compared as in columns."""
+    return limit is None or stored(moment) > stored(limit)
 
 
 def _read_counted(

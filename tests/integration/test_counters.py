@@ -131,6 +131,16 @@ def test_an_hour_that_changes_late_is_copied_in_the_next_hour(past: Past) -> Non
     assert [each["hub.delivery_count"] for each in figures] == [101, 10, 1000]
 
 
+def test_the_repeated_hour_at_the_end_of_summer_time_counts_once(past: Past) -> None:
+    """In New York. With USE_TZ off, both of its hours are one in columns."""
+    rollup, first = Rollup(), datetime.datetime(2026, 11, 1, 5, 30, tzinfo=datetime.UTC)
+    for moment, number in ((first, 100), (first + HOURS, 10)):
+        past.count(moment, hub__delivery_count=number)
+        rollup.copy(moment)
+    assert CounterPeriod.objects.count() == 2
+    assert totals("day", now=first + HOURS) == (110, {0: 10, 1: 100})
+
+
 def test_the_hours_of_a_day_are_added_up_once_it_is_over(past: Past) -> None:
     """A day is then read from one row, and its hours are deleted when no page shows them."""
     rollup = Rollup()

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
-    *("admin", "admin_later", "bot", "cancel_event", "deliver_after", "deliveries", "digests"),
+    *("admin", "admin_later", "bot", "cancel_event", "counters", "deliver_after", "deliveries", "digests"),
     *("fallback_and_quiet_hours", "inbox_views", "naive_rows", "notify_command", "outbox", "outbox_and_prune_commands"),
     *("recovery", "services", "statistics_balances", "statistics_dashboard", "statistics_rows"),
     "webhook_transport",

@@ -274,20 +274,28 @@ def test_a_lone_row_in_a_repeated_hour_is_counted(minutes: int) -> None:
     assert found.funnel.created == 3
 
 
-@pytest.mark.parametrize("live_limit", [0, 10_000])
+@pytest.mark.parametrize("live_limit", [0, 2, 10_000])
 @pytest.mark.parametrize("minutes", [0, 10, 30, 59, 60, 90])
 def test_the_last_hour_at_the_end_of_summer_time(
     live_limit: int, minutes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In New York. With USE_TZ off, a repeated hour is one in columns: the newest rows are counted all the same."""
     monkeypatch.setattr(rows, "LIVE_LIMIT", live_limit)
+    count_rows, live_counts = tally.count_rows, list[int]()
+
+    def count_and_note(using: str, starts: Any, end: datetime.datetime | None = None) -> tally.Tally:
+        live_counts.append(Notification.objects.filter(created_at__gte=stored(starts[0])).count())
+        return count_rows(using, starts, end)
+
     now = datetime.datetime(2026, 11, 1, 6, tzinfo=UTC) + minutes * MINUTE
     make_rows(make_users(1), [now - number * MINUTE for number in (0, 5, 25, 40)], kinds=["info"])
     count_all(now)
+    monkeypatch.setattr(rows, "count_rows", count_and_note)
     found = read_rows("hour", now)
     assert found.is_complete
     assert found.funnel.created == 4
     assert found.points[-1].start == now
+    assert max(live_counts, default=0) <= live_limit
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -309,6 +317,35 @@ def test_an_hour_that_cannot_be_counted_does_not_keep_others_from_it(monkeypatch
         assert CountedHour.objects.count() == stored_count
     monkeypatch.undo()
     assert counter.count_due(600, NOW) == 1
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_of_hours_that_could_not_be_counted_the_one_that_failed_longest_ago_is_next(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So one that always fails does not hold up one that failed once. It is logged, once, when it has failed twice."""
+    spread_rows()
+    count_rows, always, once = tally.count_rows, hours.hour_of(NOW) - 2 * HOUR, hours.hour_of(NOW) - 3 * HOUR
+    failed = set[datetime.datetime]()
+
+    def count_some(using: str, starts: Any, end: datetime.datetime | None = None) -> tally.Tally:
+        if starts[0] == always or (starts[0] == once and once not in failed):
+            failed.add(starts[0])
+            raise OperationalError("canceling statement due to statement timeout")
+        return count_rows(using, starts, end)
+
+    monkeypatch.setattr(tally, "count_rows", count_some)
+    counter = HourCounter()
+    for _ in range(5):
+        with pytest.raises(OperationalError, match="timeout"):
+            counter.count_due(600, NOW)
+    assert CountedHour.objects.count() == 31 * 24 - skipped_hours(NOW) - 1
+    messages = [record.message for record in caplog.records if "cannot be counted" in record.message]
+    assert len(messages) == 1
+    assert f"the hour from {always:%Y-%m-%d %H:%M} UTC cannot be counted" in messages[0]
+    monkeypatch.undo()
+    assert counter.count_due(600, NOW) == 1
+    assert not counter._failed
 
 
 def test_empty_hours_cost_no_queries(django_assert_max_num_queries: Any) -> None:
