@@ -1,4 +1,4 @@
-"""How commands of the demo stop: Ctrl-C and SIGTERM are an order, which the command looks for or waits for."""
+"""How commands of the demo stop: Ctrl-C or SIGTERM gives an order, and the command looks for it, or waits for it."""
 
 import contextlib
 import queue
@@ -42,7 +42,7 @@ class StopOrder:
         self._orders.put(None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for an order, at most so long. Returns whether there is one. May be called by several threads."""
+        """Wait for an order, at most this many seconds. Returns whether there is one. Several threads may wait."""
         if not self.is_given:
             with contextlib.suppress(queue.Empty):
                 self._orders.get(timeout=max(0.0, seconds))

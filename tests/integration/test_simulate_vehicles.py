@@ -101,6 +101,14 @@ def test_a_vehicle_that_stands_still_is_published_once_in_a_while() -> None:
     assert len(published) < 400
 
 
+def test_a_long_pause_is_no_reason_to_ask_nobody() -> None:
+    """With 100 s between two positions of a vehicle, a lease of a few seconds is still renewed."""
+    pauses: list[float] = []
+    simulation = Simulation(build_network(1, 1), rate=0.01, publish=lambda items: None, pause=pauses.append)
+    simulation.run(has_ended=lambda: len(pauses) >= 20)
+    assert max(pauses) <= 1.0
+
+
 def test_an_outage_of_redis_costs_a_batch_and_not_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on with the next batch."""
     monkeypatch.setattr("project.demo.vehicles.simulation.RETRY_SECONDS", 0.0)
@@ -119,13 +127,13 @@ def test_an_outage_of_redis_costs_a_batch_and_not_the_simulation(monkeypatch: py
 
 def test_the_command_ends_after_its_time_and_says_what_it_did() -> None:
     """As one JSON object, or one sentence; its vehicles and its lease are gone."""
-    result = run("--feeds", "2", "--vehicles", "20", "--rate", "10", "--seconds", "0.5")
+    result = run("--feeds", "2", "--vehicles", "20", "--rate", "20", "--seconds", "2")
     assert (result["feeds"], result["vehicles"], result["ended_by"]) == (2, 20, "time")
     assert result["published_count"] >= 20
     assert result["removed_count"] == 20
     assert Switch.of_the_project().state() is None
     out = io.StringIO()
-    call_command("simulate_vehicles", feeds=1, vehicles=4, rate=10, seconds=0.3, stdout=out)
+    call_command("simulate_vehicles", feeds=1, vehicles=4, rate=20, seconds=2, stdout=out)
     assert "positions of 4 vehicles" in out.getvalue()
     assert "4 vehicles removed" in out.getvalue()
 
@@ -142,6 +150,8 @@ def test_a_signal_breaks_no_publication_off(monkeypatch: pytest.MonkeyPatch, num
     monkeypatch.setattr(simulate_vehicles, "Simulation", functools.partial(Simulation, publish=publish))
     result = run("--feeds", "1", "--vehicles", "4", "--rate", "0.01")
     assert (result["ended_by"], result["published_count"], result["removed_count"]) == ("interrupted", 4, 4)
+    # It did not wait for the next position, which was due after 100 s.
+    assert result["seconds"] < 90
     assert len(whole) == 8
     assert Switch.of_the_project().state() is None
 

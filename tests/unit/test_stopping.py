@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import queue
 import signal
 import sys
 import threading
@@ -46,16 +47,18 @@ def signal_after(instruction: int) -> Iterator[None]:
 
 
 def test_an_order_ends_the_waits_of_all_threads() -> None:
-    order, began = StopOrder(), threading.Barrier(9)
+    """One order is enough, also for those that have looked for it and not begun to wait."""
+    order, have_looked = StopOrder(), threading.Barrier(9)
 
-    def wait() -> bool:
-        began.wait(60)
-        return order.wait(3600)
+    class Orders(queue.SimpleQueue[None]):
+        def get(self, *arguments: Any, **options: Any) -> None:
+            have_looked.wait(60)
+            return super().get(*arguments, **options)
 
+    order._orders = Orders()
     with ThreadPoolExecutor(8) as threads:
-        waits = [threads.submit(wait) for _ in range(8)]
-        began.wait(60)
-        order.give()
+        waits = [threads.submit(order.wait, 120) for _ in range(8)]
+        have_looked.wait(60)
         order.give()
         assert all(wait.result(60) for wait in waits)
     assert order.wait(0)

@@ -25,6 +25,8 @@ BATCHES_A_STEP = 20
 STANDING_SECONDS = 30.0
 # The wait after Redis did not accept a batch.
 RETRY_SECONDS = 1.0
+# How often it is asked whether the simulation has to end, during a longer pause.
+ASK_SECONDS = 1.0
 REMOVALS_AT_A_TIME = 500
 
 
@@ -72,7 +74,7 @@ class Simulation:
         self._step_seconds = 1.0 / rate
         self._time_lapse = time_lapse
         self._publish = publish
-        # Waits for that many seconds, or until `has_ended()` may be true.
+        # Waits for so many seconds, or less if `has_ended()` may be true.
         self._pause = pause
         self._batches = list(_batches(network.feeds))
         # The newest position of each vehicle, and when it was published.
@@ -80,7 +82,7 @@ class Simulation:
 
     def run(self, *, seconds: float | None = None, has_ended: Callable[[], bool] = lambda: False) -> None:
         """
-        Publish until `seconds` have passed, or `has_ended()` is true; it is asked before each batch.
+        Publish until `seconds` have passed, or `has_ended()` is true; it is asked before each batch, and each second.
 
         Raises:
             SnapshotFull, PublicationRefused: The topic does not accept the vehicles.
@@ -88,14 +90,18 @@ class Simulation:
         began = time.monotonic()
         pause = self._step_seconds / len(self._batches)
         due = began
+
+        def is_over() -> bool:
+            return has_ended() or (seconds is not None and time.monotonic() - began >= seconds)
+
         for batch in itertools.cycle(self._batches):
-            if (wait := due - time.monotonic()) > 0:
-                self._pause(wait)
-            elif -wait > self._step_seconds:
+            if (late := time.monotonic() - due) > self._step_seconds:
                 # It cannot keep the pace: it goes on from now, without trying to catch up.
                 self.totals.late_count += 1
-                due -= wait
-            if has_ended() or (seconds is not None and time.monotonic() - began >= seconds):
+                due += late
+            while not (has_to_end := is_over()) and (wait := due - time.monotonic()) > 0:
+                self._pause(min(wait, ASK_SECONDS))
+            if has_to_end:
                 return
             self._publish_batch(batch)
             due += pause
