@@ -1,24 +1,23 @@
 """
 People at browsers: each with a context of their own, whose bell is watched.
 
-Owns logging in, what a bell shows and since when, and what a page complains of.
+Owns logging in, what a bell shows, and what a page complains of.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.support.waiting import wait_until
 
-__all__ = ["Person", "Sight", "at_browser"]
+__all__ = ["Person", "at_browser"]
 
 PASSWORDS = {"alice": "demo", "bob": "demo", "admin": "admin"}
 OPEN = "[data-signalbox-bell][data-signalbox-state=open]"
 COUNT = "[data-signalbox-bell] [data-signalbox-count]"
 
-# Reports each notification that appears in the bell of a page, with the time, and what the CSP blocked.
+# Reports each notification that appears in the bell of a page, and what the CSP blocked.
 WATCH = """
 document.addEventListener("securitypolicyviolation", (event) =>
   complain(`CSP ${event.violatedDirective}: ${event.blockedURI} at ${event.sourceFile}:${event.lineNumber}`));
@@ -31,19 +30,10 @@ new MutationObserver(() => {
     // A page that is still being read may have the half of an item; its time comes last.
     if (told.has(id) || !message || !time) continue;
     told.add(id);
-    saw(id, message.textContent, Date.parse(time.dateTime) / 1000, Date.now() / 1000);
+    saw(id, message.textContent);
   }
 }).observe(document, { childList: true, subtree: true });
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """One notification in a bell. The two times are seconds since the epoch, on the machine's one clock."""
-
-    message: str
-    created_at: float
-    seen_at: float
 
 
 class Person:
@@ -52,7 +42,7 @@ class Person:
 
     Attributes:
         page: The page that is open; `new_page()` opens another, in a tab of its own.
-        seen: Notification id → its first sight in a bell of this person, in the order in which they turned up.
+        seen: Notification id → its message, in the order in which they turned up in a bell of this person.
         complaints: What went wrong in the browser: errors on the console, in scripts, and what the CSP stopped.
     """
 
@@ -60,7 +50,7 @@ class Person:
 
     def __init__(self, name: str, url: str, context: BrowserContext) -> None:
         self.name = name
-        self.seen: dict[int, Sight] = {}
+        self.seen: dict[int, str] = {}
         self.complaints: list[str] = []
         self._url = url
         self._context = context
@@ -107,12 +97,12 @@ class Person:
         if count:
             await expect(shown).to_have_text(str(count))
 
-    async def sees(self, message: str) -> Sight:
+    async def sees(self, message: str) -> None:
         """Wait until a notification with this message is in a bell of this person."""
-        return await wait_until(lambda: next((each for each in self.seen.values() if each.message == message), None))
+        await wait_until(lambda: message in self.seen.values())
 
-    def _saw(self, number: int, message: str, created_at: float, seen_at: float) -> None:
-        self.seen.setdefault(number, Sight(message=message, created_at=created_at, seen_at=seen_at))
+    def _saw(self, number: int, message: str) -> None:
+        self.seen.setdefault(number, message)
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import logging
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,10 +14,6 @@ from tests.acceptance.people import OPEN, Person, at_browser
 from tests.support.browser import chromium
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.mark.asyncio(loop_scope="module")]
-logger = logging.getLogger(__name__)
-
-# From the cause to the page, on a machine that does not stand still.
-PROMISED_SECONDS = 1.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -68,39 +62,28 @@ async def test_each_cause_reaches_the_right_bell(
     """A view, a signal through the admin, a command and a foreign program. Alice sees hers; bob sees only his own."""
     count = await alice.count()
     hers, his = set(alice.seen), set(bob.seen)
-    seconds = {}
 
     product = await alice.page.locator(".good h3").first.inner_text()
-    started = time.time()
     await alice.page.locator("[data-place-order] button").first.click()
-    sight = await alice.sees(f"Thank you! We have your order: {product}.")
-    seconds["view"] = sight.seen_at - started
+    await alice.sees(f"Thank you! We have your order: {product}.")
 
     await admin.page.goto(f"{site.url}/admin/demo/order/")
     await admin.page.locator("#result_list tbody th a, #result_list tbody a").first.click()
     await admin.page.select_option("[name=status]", "packed")
-    started = time.time()
     await admin.page.locator("[name=_save]").click()
-    sight = await alice.sees(f"Packed and labelled: {product}.")
-    seconds["signal"] = sight.seen_at - started
+    await alice.sees(f"Packed and labelled: {product}.")
 
     await asyncio.to_thread(site.manage, "notify", "alice", "From the command line")
-    sight = await alice.sees("From the command line")
-    # Not from the start of the process, which loads Django first.
-    seconds["command"] = sight.seen_at - sight.created_at
-
-    started = time.time()
+    await alice.sees("From the command line")
     tell(foreign_program, await alice.user_id(), "From a foreign program")
-    sight = await alice.sees("From a foreign program")
-    seconds["foreign"] = sight.seen_at - started
-
+    await alice.sees("From a foreign program")
     # A misdirected notification would have arrived before these two.
     tell(foreign_program, await bob.user_id(), "For bob")
     await bob.sees("For bob")
     tell(foreign_program, await alice.user_id(), "The end")
     await alice.sees("The end")
-    assert [bob.seen[number].message for number in bob.seen if number not in his] == ["For bob"]
-    assert [alice.seen[number].message for number in alice.seen if number not in hers] == [
+    assert [bob.seen[number] for number in bob.seen if number not in his] == ["For bob"]
+    assert [alice.seen[number] for number in alice.seen if number not in hers] == [
         f"Thank you! We have your order: {product}.",
         f"Packed and labelled: {product}.",
         "From the command line",
@@ -112,10 +95,6 @@ async def test_each_cause_reaches_the_right_bell(
     await alice.reload()
     await alice.has_count(count + 5)
     assert alice.complaints == bob.complaints == admin.complaints == []
-    # Shown by: pytest --log-cli-level=INFO
-    logger.info("seconds from cause to bell on %s: %s", site.server, seconds)
-    # One or more may be late because the machine was busy; if the site itself is slow, all are late.
-    assert min(seconds.values()) < PROMISED_SECONDS, seconds
 
 
 async def test_a_task_makes_the_receipt_as_soon_as_a_worker_runs(site: DeployedSite, alice: Person) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.database_independent, pytest.m
 # Of these, the receiver refuses every fifth notification for good.
 CALLS = 60
 REFUSED_EVERY = 5
+KILLED = ("worker1", "web")
 BAD_REQUESTS = (b"no json", b"[]", b'{"user_id": 1}', b'{"user_id": 1, "message": 5}')
 PUBLISH = """
 import json, sys
@@ -123,9 +124,15 @@ class World:
         line = self.site.logs()["reader"].strip().splitlines()[-1]
         return json.loads(line)
 
-    async def pushed(self, expected: Mapping[str, int]) -> None:
-        """Wait until Redis has these counters, over all labels."""
-
+    async def pushed(self, **others: int) -> None:
+        """Wait until Redis has the counters of what was asked, and these, over all labels."""
+        expected = {
+            "hub.delivery_count": self.total,
+            "notifications.relayed": self.total,
+            "deliveries.sent": self.total - self.refused,
+            "deliveries.failed": self.refused,
+            **others,
+        }
         found: Counter[str] = Counter()
 
         def has_all() -> bool:
@@ -206,34 +213,19 @@ async def test_after_kills_every_figure_equals_what_was_asked(site: Site) -> Non
         world.created["alarm"] += 1
         await asyncio.to_thread(world.start_publishing())
         await world.settle()
-        await world.pushed(
-            {
-                "hub.delivery_count": world.total,
-                "clients.opened_count": 3,
-                "notifications.relayed": world.total,
-                "deliveries.sent": world.total - world.refused,
-                "deliveries.failed": world.refused,
-            }
-        )
-        site.kill("worker1", "web")
-        for name in ("worker1", "web"):
+        await world.pushed(**{"clients.opened_count": 3})
+        site.kill(*KILLED)
+        for name in KILLED:
             site.start(name)
             site.wait_ready(name)
         # What comes before they have resumed would not be written by the hub's loop over sockets.
-        await world.pushed({"hub.resumed_count": 3})
+        await world.pushed(**{"hub.resumed_count": 3})
         await asyncio.to_thread(world.start_publishing())
         await world.settle()
         marking = site.run("marker", "-c", MARK, str(first))
         assert await asyncio.to_thread(marking.wait, SECONDS) == 0
         of_first = len(clients[0].has)
-        await world.pushed(
-            {
-                "hub.delivery_count": world.total,
-                "notifications.relayed": world.total,
-                "deliveries.sent": world.total - world.refused,
-                "deliveries.failed": world.refused,
-            }
-        )
+        await world.pushed()
         figures = await world.read()
         check_rows(world, figures, seen=of_first, read=10)
         for period in figures.values():
@@ -243,11 +235,11 @@ async def test_after_kills_every_figure_equals_what_was_asked(site: Site) -> Non
         before = site.receiver.request_count
         ended = world.start_publishing()
         await wait_until(lambda: site.receiver.request_count > before + 20, seconds=SECONDS)
-        site.kill("worker1", "web")
-        for name in ("worker1", "web"):
+        site.kill(*KILLED)
+        for name in KILLED:
             site.start(name)
         await asyncio.to_thread(ended)
-        for name in ("worker1", "web"):
+        for name in KILLED:
             site.wait_ready(name)
         await world.settle()
         figures = await world.read()

@@ -16,13 +16,15 @@ __all__ = ["Emptying"]
 # What migrations write and tests only read.
 KEPT = ("auth_permission", "django_content_type")
 # PostgreSQL truncates a table in 3 ms, and deletes a few rows in much less. But deleted rows keep their room, so after
-# this many the tables are truncated too.
+# a test with more rows than this, the tables are truncated too.
 MANY = 1000
 
 
 class Emptying:
     """
-    Takes the place of Django's own emptying: `with Emptying(): ...`, once the database has been made.
+    Takes the place of Django's own emptying, once the database has been made: `with Emptying(connections): ...`.
+
+    An update of a content type or permission is not noticed, only one that is added or deleted.
 
     Args:
         names: The aliases of the databases.
@@ -64,7 +66,7 @@ class Emptying:
 
 
 def _state_of_kept(name: str) -> tuple[Any, ...]:
-    """What differs after a row was added or deleted."""
+    """A value that changes when a row is added or deleted."""
     with connections[name].cursor() as cursor:
         cursor.execute(" UNION ALL ".join(f"SELECT COUNT(*), MAX(id) FROM {table}" for table in KEPT))  # noqa: S608
         return tuple(cursor.fetchall())
