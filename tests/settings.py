@@ -14,7 +14,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": f"{TEST_DIR}/db.sqlite3"}
     # Rows of a SELECT without ORDER BY come in the other order than usual: neither a test nor the product relies on it,
     # since PostgreSQL returns them in any order.
-    DATABASES["default"]["OPTIONS"]["init_command"] += " PRAGMA reverse_unordered_selects=ON;"
+    options = DATABASES["default"].setdefault("OPTIONS", {})
+    options["init_command"] = options.get("init_command", "") + "PRAGMA reverse_unordered_selects=ON;"
 if not os.environ.get("REDIS_URL"):
     # Nobody is there: a test that forgets to ask for a Redis does not use that of `make run`.
     REALTIME["REDIS_URL"] = f"unix://{TEST_DIR}/nobody.sock"

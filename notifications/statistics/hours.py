@@ -50,8 +50,8 @@ class HourCounter:
     def __init__(self) -> None:
         # Sort of hours → when the next of them may be counted, by the monotonic clock.
         self._pauses: dict[str, float] = {}
-        # Hours that could not be counted → how often in a row, and when last, by the monotonic clock. They come last,
-        # the one that failed longest ago first, so that none keeps others from being counted.
+        # Hours that could not be counted → how many times in a row, and the time of the last failure, by the monotonic
+        # clock. They are tried last, the oldest failure first.
         self._failed: dict[datetime.datetime, tuple[int, float]] = {}
 
     def count_due(self, limit_seconds: float = 0.5, now: datetime.datetime | None = None) -> int:
@@ -112,10 +112,10 @@ class HourCounter:
         failures = self._failed.get(start, (0, 0.0))[0] + 1
         self._failed[start] = failures, time.monotonic()
         if failures == 2:
-            # The times of all hours were read just before, both times: this is no outage.
+            # The database answered just before each failure, so this is not an outage.
             logger.warning(
-                "the notifications of the hour from %s cannot be counted, so statistics lack it: %s: %s (does the "
-                "database limit the time of a statement?); it is tried again and again",
+                "the notifications of the hour from %s cannot be counted, so statistics show old figures for it or "
+                "none: %s: %s (does the database limit the time of a statement?). Counting it is tried again",
                 f"{start:%Y-%m-%d %H:%M} UTC",
                 type(error).__name__,
                 error,

@@ -28,7 +28,7 @@ from realtime.streams.status import read_status
 
 __all__ = ["Rollup"]
 
-# If no relay runs for less than this time, no hour is missed.
+# If the relays are away for less than this time, no hour is missed.
 HOURS_KEPT_IN_REDIS = HOUR_KEPT_SECONDS // HOUR_SECONDS
 # Days that ended this long ago no longer change, and are added up.
 DAY_IS_OVER = datetime.timedelta(hours=HOURS_KEPT_IN_REDIS)

@@ -13,7 +13,7 @@ class StopOrder:
     An order to stop, given by a signal or by the program.
 
     A signal raises no error in the middle of the work. It may come while `wait` runs in the same thread: a
-    `threading.Event` could then wait for itself for ever.
+    `threading.Event` would then deadlock, because the code that was interrupted holds its lock.
 
     Attributes:
         is_given: Whether to stop.

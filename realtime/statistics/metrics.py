@@ -323,8 +323,14 @@ METRICS: dict[str, Metric] = {
         "tasks",
         ("enqueued", "total", "tasks", "Background tasks that were enqueued", ("queue",)),
         ("successful", "total", "tasks", "Background tasks that have returned", ("queue",)),
-        ("failed", "total", "tasks", "Background tasks that are given up, after their last attempt", ("queue",)),
-        ("retried", "total", "attempts", "Attempts of tasks that failed and are followed by another one", ("queue",)),
+        ("failed", "total", "tasks", "Background tasks that have failed and do not run again", ("queue",)),
+        (
+            "retried",
+            "total",
+            "attempts",
+            "Attempts that raised an error and are followed by another one",
+            ("queue",),
+        ),
     ),
     **_metrics(
         "sinks",

@@ -145,7 +145,8 @@ class Attempt:
             is_cancelled: Whether the worker cancels its tasks. Otherwise the function has cancelled its own.
 
         Raises:
-            CancelledError: The worker has cancelled it.
+            CancelledError: The worker has cancelled it, and it did not end as if it had not been: by returning, or by
+                raising Retry or PermanentError.
         """
         try:
             if len(task_started.receivers) > 1:
@@ -162,8 +163,11 @@ class Attempt:
                 raise TaskTimedOut(self.timeout or 0.0) from error
             self._succeed(value)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
+            if is_cancelled() and not isinstance(error, (Retry, PermanentError)):
+                # It was cut off, so this is no failure of the function.
+                if not isinstance(error, asyncio.CancelledError):
+                    logger.warning("the task %s raised an error when it was cancelled", self.id, exc_info=error)
+                raise asyncio.CancelledError from error
             self._fail(error)
 
     def fail(self, error: BaseException) -> None:

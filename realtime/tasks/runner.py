@@ -83,8 +83,8 @@ class Runner:
         self._is_stopping = False
         # When the database connections of async tasks were last checked.
         self._connections_checked_at = -math.inf
-        # Whether the async tasks are cancelled, and whether nobody is told of ends any more.
-        self._is_cancelled = self._is_closed = False
+        # Once async tasks are cancelled: how long to wait for their ends, by the monotonic clock.
+        self._cancelled_until: float | None = None
         # True if the last look at what waits was so late that it could not tell whether tasks are long.
         self._was_held_up = False
         for _ in range(concurrency):
@@ -99,8 +99,8 @@ class Runner:
 
         Args:
             unfinished_count: How many run, or wait for it.
-            ending_count: How many others have ended while Redis has not confirmed it. As many as may be unfinished take
-                no room. Further ones do, so that a slow Redis slows down fetching.
+            ending_count: How many others have ended while Redis has not confirmed it. The first ones, as many as may be
+                unfinished, take no room. The others do, so that a slow Redis slows down fetching.
         """
         ahead = self._ahead()
         most = self.concurrency + ahead
@@ -171,12 +171,12 @@ class Runner:
     async def cancel(self) -> None:
         """Begin no further attempt, cancel async tasks, and wait a moment until they have ended. Idempotent."""
         self._is_stopping = True
-        if not self._is_cancelled:
-            self._is_cancelled = True
+        if self._cancelled_until is None:
+            self._cancelled_until = time.monotonic() + CANCEL_SECONDS
             for task in self._tasks:
                 task.cancel()
         if self._tasks:
-            await asyncio.wait([*self._tasks], timeout=CANCEL_SECONDS)
+            await asyncio.wait([*self._tasks], timeout=max(0.0, self._cancelled_until - time.monotonic()))
 
     async def close(self) -> None:
         """
@@ -184,7 +184,6 @@ class Runner:
         moment for async tasks that do not end.
         """
         self._give_back_timer.cancel()
-        self._is_closed = True
         # Some attempts have not begun if the worker ends by an error.
         self._withdraw()
         await self.cancel()
@@ -220,8 +219,8 @@ class Runner:
             self._connections_checked_at = now
             # Those of the thread in which Django runs the ORM's queries of async code.
             await sync_to_async(_close_connections)(close_old_connections)
-        await attempt.arun(is_cancelled=lambda: self._is_cancelled)
-        self._tell_done([attempt])
+        await attempt.arun(is_cancelled=lambda: self._cancelled_until is not None)
+        self._on_done([attempt])
 
     def _async_ended(self, task: asyncio.Task[None]) -> None:
         now = time.monotonic()
@@ -229,10 +228,6 @@ class Runner:
         self._began_waiting_at = now
         if not self._is_stopping:
             self._start_async()
-
-    def _tell_done(self, attempts: Sequence[Attempt]) -> None:
-        if not self._is_closed:
-            self._on_done(attempts)
 
     def _count(self, seconds: float) -> None:
         self._usual_seconds += 0.1 * (seconds - self._usual_seconds)
@@ -256,7 +251,7 @@ class Runner:
             done.append(self._done.popleft())
         self._began_waiting_at = time.monotonic()
         if done:
-            self._tell_done(done)
+            self._on_done(done)
 
 
 class _Thread(threading.Thread):
@@ -347,7 +342,7 @@ class _Thread(threading.Thread):
         self._runner.stuck_count += 1
         # Another attempt would run beside this one, which still runs.
         attempt.give_up(TaskTimedOut(attempt.timeout or 0.0))
-        self._runner._tell_done([attempt])
+        self._runner._on_done([attempt])
         _Thread(self._runner).start()
 
 

@@ -179,6 +179,8 @@ class _Queue:
         self._held: dict[Attempt, tuple[Entry, _Call]] = {}
         # Those of them that will not run here; Redis has not confirmed yet that they are given back.
         self._given_back: set[Attempt] = set()
+        # Set when nothing is recorded any more: the clients are about to be closed.
+        self._is_over = False
         # Set when the newest call of `_begin` has ended.
         self._last_begun = asyncio.Event()
         self._last_begun.set()
@@ -208,12 +210,16 @@ class _Queue:
         try:
             await self.worker.run()
         finally:
+            self._is_over = True
             self._ends.stop()
             self._releases.stop()
             await self._reader.aclose()
 
     def record(self, attempts: Sequence[Attempt]) -> None:
-        """Write the outcomes of these attempts to Redis."""
+        """Write the outcomes of these attempts to Redis, unless this queue is over."""
+        if self._is_over:
+            # They have ended after the deadline, and other workers have their tasks.
+            return
         self.worker.begin_end([self._held[attempt][0] for attempt in attempts if attempt in self._held])
         self._ends.add(attempts)
 
@@ -254,6 +260,8 @@ class _Queue:
         """Begin these tasks. Returns the attempts that are to run, in the order of their tasks."""
         begun = await self._begin([task for _, task in tasks]) if tasks else []
         held: list[tuple[Attempt, Entry]] = []
+        if lost_count := sum(state == "lost" for state, _ in begun):
+            count("tasks.failed", lost_count, self._queue.name)
         for (entry, (id, _, claim)), (state, fields) in zip(tasks, begun, strict=True):
             if state == "over":
                 continue
@@ -264,7 +272,6 @@ class _Queue:
                 # In a thread, because an import may block the loop for long. Meanwhile, later calls may overtake it.
                 await asyncio.to_thread(attempt.prepare)
             if state == "lost":
-                count("tasks.failed", 1, self._queue.name)
                 self._runner.call(attempt.send_finished)
             else:
                 held.append((attempt, entry))
@@ -291,14 +298,14 @@ class _Queue:
         Give back tasks that are not over, so that other workers run them.
 
         The attempts of those that still run here count as failed. Async ones are cancelled first, so that they do not
-        run here and elsewhere at once.
+        run here and elsewhere at once; but what they run in threads goes on.
         """
         await self._runner.cancel()
         ended: list[Attempt] = []
         unbegun: list[tuple[str, bytes]] = []
         running: list[tuple[str, bytes]] = []
         for attempt in attempts:
-            # Read once: a thread may set it at any moment.
+            # A thread may set it at any moment.
             if attempt.outcome is not None:
                 ended.append(attempt)
             else:
@@ -333,8 +340,8 @@ class _Queue:
             if answer == LOST:
                 logger.warning(
                     "the task %s is another worker's now, was given back or was deleted, so its end here is not "
-                    "recorded: did it end after the deadline of a stop, or was this worker held up for longer than its "
-                    "lease?",
+                    "recorded (it ended after the deadline of a stop, or this worker was held up for longer than its "
+                    "lease)",
                     attempt.id,
                 )
             elif attempt.must_send_finished:

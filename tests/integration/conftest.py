@@ -19,6 +19,7 @@ from tests.integration.clients import HOST, Client, Connect, nothing_is_left, se
 from tests.integration.hearing import Ear, layer
 from tests.integration.multiplexing import running_multiplexer
 from tests.integration.serving import Application, serving
+from tests.support.growth import Growth
 from tests.support.redis_server import RedisServer
 from tests.support.tasks import Tasks, tasks_of
 from tests.support.waiting import wait_until
@@ -31,6 +32,12 @@ def pytest_asyncio_loop_factories(
     marker = item.get_closest_marker("asyncio")
     both = marker is not None and "loop_factories" in marker.kwargs
     return {"asyncio": asyncio.new_event_loop} | ({"uvloop": uvloop.new_event_loop} if both else {})
+
+
+@pytest.fixture
+def growth() -> Growth:
+    """What is counted from here on."""
+    return Growth()
 
 
 @pytest.fixture

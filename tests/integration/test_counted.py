@@ -1,7 +1,6 @@
 """What the parts of the notifications app count: each notification and delivery once, by kind and transport."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,34 +16,12 @@ from notifications.models import Delivery, Notification
 from notifications.workers.relay import Relay
 from realtime.exceptions import PermanentError
 from realtime.redis.keys import Keys
-from realtime.statistics.counting import counted
 from realtime.streams import Entry
 from tests.integration.test_bot import Recording
 from tests.support.domain import make_users
+from tests.support.growth import Growth
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
-
-
-class Growth:
-    """What was counted since this was made, without histograms."""
-
-    def __init__(self) -> None:
-        self._before = counted()
-
-    def of(self, *metrics: str) -> dict[tuple[str, ...], int]:
-        """The metrics whose names begin with one of these: (name, labels) → number."""
-        grown = Counter(counted())
-        grown.subtract(self._before)
-        return {key: number for key, number in grown.items() if number and key[0].startswith(metrics)}
-
-    def durations(self, metric: str) -> int:
-        """How many durations were observed."""
-        return sum(self.of(metric).values())
-
-
-@pytest.fixture
-def growth() -> Growth:
-    return Growth()
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import threading
+import time
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +19,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from project.demo.management.commands import simulate_vehicles
+from project.demo.stopping import StopOrder
 from project.demo.vehicles.lines import build_network
-from project.demo.vehicles.simulation import Simulation
+from project.demo.vehicles.simulation import ASK_SECONDS, Simulation
 from project.demo.vehicles.switch import AlreadyRunning, Switch, hold_lease
 from realtime import conf
 from realtime.broker.publication import Publication
@@ -101,12 +104,12 @@ def test_a_vehicle_that_stands_still_is_published_once_in_a_while() -> None:
     assert len(published) < 400
 
 
-def test_a_long_pause_is_no_reason_to_ask_nobody() -> None:
+def test_has_ended_is_asked_during_a_long_pause() -> None:
     """With 100 s between two positions of a vehicle, a lease of a few seconds is still renewed."""
     pauses: list[float] = []
     simulation = Simulation(build_network(1, 1), rate=0.01, publish=lambda items: None, pause=pauses.append)
     simulation.run(has_ended=lambda: len(pauses) >= 20)
-    assert max(pauses) <= 1.0
+    assert max(pauses) <= ASK_SECONDS
 
 
 def test_an_outage_of_redis_costs_a_batch_and_not_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +128,13 @@ def test_an_outage_of_redis_costs_a_batch_and_not_the_simulation(monkeypatch: py
     assert simulation.totals.failed_count == 2
 
 
-def test_the_command_ends_after_its_time_and_says_what_it_did() -> None:
+def test_the_command_ends_after_its_time_and_says_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one JSON object, or one sentence; its vehicles and its lease are gone."""
+    # Only pauses take time.
+    passed: list[float] = []
+    clock = types.SimpleNamespace(monotonic=lambda: sum(passed), time=time.time)
+    monkeypatch.setattr("project.demo.vehicles.simulation.time", clock)
+    monkeypatch.setattr(StopOrder, "wait", lambda self, seconds: passed.append(seconds))
     result = run("--feeds", "2", "--vehicles", "20", "--rate", "20", "--seconds", "2")
     assert (result["feeds"], result["vehicles"], result["ended_by"]) == (2, 20, "time")
     assert result["published_count"] >= 20

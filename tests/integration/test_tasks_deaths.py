@@ -15,6 +15,7 @@ from realtime.exceptions import WorkerLost
 from realtime.tasks import await_result
 from realtime.tasks import worker as worker_module
 from realtime.tasks.worker import TaskWorker
+from tests.support.growth import Growth
 from tests.support.streams import ROOT
 from tests.support.tasks import Tasks
 from tests.support.tasks_of_tests import add, calls, deadly, gates, hold_each, note, process_of
@@ -99,6 +100,20 @@ async def test_a_worker_that_dies_in_the_attempt(tasks: Tasks) -> None:
     assert error.exception_class is WorkerLost
     assert "The worker dying was lost" in error.traceback
     assert tasks.left_count() == 0
+
+
+async def test_a_lost_task_that_is_not_to_run_again_has_failed_and_is_counted(tasks: Tasks, growth: Growth) -> None:
+    """By the worker that would otherwise run it."""
+    async with dying(tasks):
+        result = hold_each.using(run_again_if_lost=False).enqueue("a")
+        await wait_until(lambda: calls == ["a"])
+    async with tasks.working():
+        await await_result(result, 60)
+        gates["a 1"].set()
+    assert result.status == "FAILED"
+    assert [error.exception_class for error in result.errors] == [WorkerLost]
+    assert calls == ["a"]
+    assert growth.of("tasks.failed") == {("tasks.failed", "default"): 1}
 
 
 async def test_if_the_answer_about_an_end_is_lost_nothing_else_is(

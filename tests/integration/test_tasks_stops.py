@@ -12,7 +12,7 @@ from realtime.exceptions import WorkerStopped
 from realtime.redis import clients
 from realtime.tasks import await_result, runner
 from realtime.tasks.store import TaskQueue
-from tests.integration.test_counted import Growth
+from tests.support.growth import Growth
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.tasks import Tasks, tasks_of
@@ -39,9 +39,10 @@ def threads_before() -> set[threading.Thread]:
     return {*threading.enumerate()}
 
 
-@pytest.fixture
-def growth() -> Growth:
-    return Growth()
+@pytest.fixture(autouse=True)
+def _long_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving tasks back is not broken off, however slow the machine is."""
+    monkeypatch.setattr("realtime.tasks.worker.RELEASE_SECONDS", 60.0)
 
 
 def thread_count(before: set[threading.Thread]) -> int:
@@ -175,7 +176,11 @@ async def test_what_still_runs_at_the_deadline_is_left_to_others(
 async def test_an_async_task_has_ended_when_others_may_have_it(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, growth: Growth
 ) -> None:
-    """Its `finally` could otherwise undo what its next attempt does. If it ends by itself, that end counts, once."""
+    """
+    Its `finally` could otherwise undo what its next attempt does. If it ends by itself, that end counts, once; but an
+    error because it was cancelled is no end.
+    """
+    monkeypatch.setattr("realtime.tasks.runner.CANCEL_SECONDS", 60.0)
     release, calls_at_release = TaskQueue.release, list[Any]()
 
     async def look_and_release(self: TaskQueue, client: Any, claims: Any, *, is_begun: bool = False) -> int:
@@ -184,26 +189,32 @@ async def test_an_async_task_has_ended_when_others_may_have_it(
         return await release(self, client, claims, is_begun=is_begun)
 
     monkeypatch.setattr(TaskQueue, "release", look_and_release)
-    async with tasks.working(concurrency=2, deadline_seconds=0.1):
-        cut, ended = aheld_with_end.enqueue("cut", False), aheld_with_end.enqueue("ended", True)
-        await wait_until(lambda: len(calls) == 2)
-    assert {"end of cut", "end of ended"} < {*calls_at_release}
-    assert tasks.status(cut) == "READY"
-    assert tasks.status(ended) == "SUCCESSFUL"
-    assert growth.of("tasks.successful", "tasks.failed") == {("tasks.successful", "default"): 1}
+    ends = ("cancelled", "value", "permanent", "")
+    async with tasks.working(concurrency=4, deadline_seconds=0.1):
+        results = [aheld_with_end.enqueue(end) for end in ends]
+        await wait_until(lambda: len(calls) == 4)
+    assert {f"end {end}" for end in ends} < {*calls_at_release}
+    assert [tasks.status(result) for result in results] == ["READY", "READY", "FAILED", "SUCCESSFUL"]
+    for result in results[:2]:
+        result.refresh()
+        assert [error.exception_class for error in result.errors] == [WorkerStopped]
+    expected = {("tasks.successful", "default"): 1, ("tasks.failed", "default"): 1}
+    assert growth.of("tasks.successful", "tasks.failed") == expected
 
 
 async def test_a_task_that_cannot_be_cancelled_does_not_hold_up_the_end(
     tasks: Tasks, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says which it is. What becomes of it later is not reported: another worker has it."""
-    async with tasks.working(concurrency=1, deadline_seconds=0.1) as worker:
-        result = aunstoppable.enqueue("a")
-        await wait_until(lambda: calls == ["a"])
-        found = [*worker._runner._tasks]
-    assert f"the task {result.id} was cancelled because the worker ends, and goes on all the same" in caplog.text
-    assert tasks.status(result) == "READY"
-    gates["a"].set()
+    try:
+        async with tasks.working(concurrency=1, deadline_seconds=0.1) as worker:
+            result = aunstoppable.enqueue("a")
+            await wait_until(lambda: calls == ["a"])
+            found = [*worker._runner._tasks]
+        assert f"the task {result.id} was cancelled because the worker ends, and goes on all the same" in caplog.text
+        assert tasks.status(result) == "READY"
+    finally:
+        gates["a"].set()
     await asyncio.wait(found)
     assert [task.exception() for task in found] == [None]
     assert worker._queues["default"]._ends._task is None
@@ -236,8 +247,9 @@ async def test_an_end_is_counted_once_though_redis_is_asked_twice(
     assert growth.of("tasks.successful") == {("tasks.successful", "default"): 1}
 
 
-async def test_a_worker_stops_without_redis(signalbox: Any) -> None:
+async def test_a_worker_stops_without_redis(signalbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within its deadline, and leaves no task of the event loop behind."""
+    monkeypatch.setattr("realtime.tasks.worker.RELEASE_SECONDS", 1.0)
     with RedisServer(append_only=True) as server, clients.publisher(server.url) as client:
         signalbox.REALTIME = {**signalbox.REALTIME, "REDIS_URL": server.url}
         with tasks_of(signalbox, client, get_settings().key_prefix) as tasks:

@@ -135,17 +135,16 @@ async def ahold(name: str) -> str:
 
 
 @task
-async def aheld_with_end(name: str, ends_well: bool) -> str:
-    """Wait until it is cancelled, and take a moment to end."""
-    calls.append(name)
+async def aheld_with_end(kind: str) -> None:
+    """Wait until it is cancelled, and take a moment to end: with one of ERRORS, if there is such a kind."""
+    calls.append(kind)
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
         await asyncio.sleep(0.05)
-        calls.append(f"end of {name}")
-        if not ends_well:
-            raise
-    return name
+        calls.append(f"end {kind}")
+    if kind:
+        raise ERRORS[kind]()
 
 
 @task

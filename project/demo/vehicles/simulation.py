@@ -74,7 +74,7 @@ class Simulation:
         self._step_seconds = 1.0 / rate
         self._time_lapse = time_lapse
         self._publish = publish
-        # Waits for so many seconds, or less if `has_ended()` may be true.
+        # Waits for this many seconds, or less: then `has_ended()` may have become true.
         self._pause = pause
         self._batches = list(_batches(network.feeds))
         # The newest position of each vehicle, and when it was published.

@@ -44,7 +44,7 @@ class Script:
 
     def run(self, client: redis.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """Call the script and return its answer; raises redis.InvalidResponse for an answer of another type."""
-        words = (str(len(keys)), *keys, *arguments)
+        words = _words(keys, arguments)
         try:
             answer = client.evalsha(self._sha, *words)
         except NoScriptError:
@@ -56,7 +56,7 @@ class Script:
 
     async def arun(self, client: redis.asyncio.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """The async twin of `run`."""
-        words = (str(len(keys)), *keys, *arguments)
+        words = _words(keys, arguments)
         try:
             answer = await client.evalsha(self._sha, *words)
         except NoScriptError:
@@ -93,8 +93,13 @@ class Script:
     def _add(self, pipeline: Any, calls: Sequence[Call]) -> None:
         """Add the calls to the pipeline. The first one sends the script's text, so that the others can use its hash."""
         for number, (keys, arguments) in enumerate(calls):
-            words = (str(len(keys)), *keys, *arguments)
+            words = _words(keys, arguments)
             if number:
                 pipeline.evalsha(self._sha, *words)
             else:
                 pipeline.eval(self.text, *words)
+
+
+def _words(keys: Sequence[Any], arguments: Iterable[Any]) -> tuple[Any, ...]:
+    """The number of keys is text: a command without numbers is packed as it is, and a long one may have no others."""
+    return (str(len(keys)), *keys, *arguments)

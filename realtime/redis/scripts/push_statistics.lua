@@ -1,8 +1,8 @@
 -- Adds what a process has counted to minutes and hours, once, and notes that the process is alive.
 -- KEYS: process, a hash {number of its last push, what it says about itself}; processes, a sorted set of ids by the time
 --   in ms when they were seen; then one hash for each minute and hour
--- ARGV: process id; number of this push; what it says about itself; ms to keep that; ms to keep process ids; an epoch for
---   new hashes. For each minute and hour: ms to keep it, how many fields, then field and increment of each
+-- ARGV: process id; number of this push; what it says about itself; ms to keep that; ms to keep process ids; the first
+--   characters of the epochs of new hashes. For each minute and hour: ms to keep it, how many fields, then field and increment of each
 -- Returns 1 if it was added, 0 if that had been done before.
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,7 +21,8 @@ if not is_new then return 0 end
 local at = 7
 for i = 3, #KEYS do
   local count = tonumber(ARGV[at + 1])
-  call('HSETNX', KEYS[i], 'epoch', ARGV[6])
+  -- Different for each: with USE_TZ off, the two hours of the repeated one are told apart by it alone.
+  call('HSETNX', KEYS[i], 'epoch', ARGV[6] .. i)
   for n = 1, count do call('HINCRBY', KEYS[i], ARGV[at + 2 * n], ARGV[at + 2 * n + 1]) end
   call('PEXPIRE', KEYS[i], ARGV[at])
   at = at + 2 + 2 * count
