@@ -6,10 +6,10 @@ module: it gets values as arguments.
 """
 
 import asyncio
+import contextlib
 import functools
 import re
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from django.dispatch import receiver
 from django.urls import get_script_prefix
 
 from realtime.embedded.url import EmbeddedUrl
+from realtime.event_loops import before_close
 from realtime.redis import clients
 from realtime.redis.keys import Keys
 
@@ -296,12 +297,12 @@ def sync_redis() -> redis.Redis:
     return client
 
 
-# One async client per event loop: a connection belongs to the loop that opened it.
-_async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = weakref.WeakKeyDictionary()
+# One async client for each event loop that is not closed: a connection belongs to the loop that opened it.
+_async_clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
 
 
 def async_redis() -> redis.asyncio.Redis:
-    """The one pooled async client of the running event loop for short commands."""
+    """The one pooled async client of the running event loop for short commands. It is closed before the loop is."""
     loop = asyncio.get_running_loop()
     client = _async_clients.get(loop)
     if client is None:
@@ -309,6 +310,7 @@ def async_redis() -> redis.asyncio.Redis:
         client = _async_clients[loop] = clients.async_publisher(
             get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS
         )
+        before_close(loop, lambda: _close_client_of(loop))
     return client
 
 
@@ -317,6 +319,12 @@ async def close_async_redis() -> None:
     client = _async_clients.pop(asyncio.get_running_loop(), None)
     if client is not None:
         await client.aclose()
+
+
+def _close_client_of(loop: asyncio.AbstractEventLoop) -> None:
+    # Its connections are gone in any case.
+    with contextlib.suppress(redis.RedisError, OSError):
+        loop.run_until_complete(close_async_redis())
 
 
 @receiver(setting_changed)

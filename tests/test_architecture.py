@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 # What stands at the top of each app, from low to high. A package imports from itself and from lower levels.
 LEVELS: dict[str, tuple[set[str], ...]] = {
     "realtime": (
-        {"exceptions", "process_name"},
+        {"event_loops", "exceptions", "process_name"},
         {"untrusted", "embedded"},
         {"redis"},
         {"statistics"},

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import types
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from realtime.broker.publish import (
     publish_all_async,
 )
 from realtime.broker.sweep import Sweep
+from realtime.event_loops import before_close
 from realtime.hub.hub import Hub
 from realtime.layer.configuration import Configuration
 from realtime.layer.event_loop import LoopLayer
@@ -391,27 +391,20 @@ class RedisChannelLayer(Configuration):
         if layer is None:
             conf.join_embedded_server()
             layer = self._layers[loop] = LoopLayer(self)
-            self._flush_before_close(loop)
+            before_close(loop, lambda: self._end_layer(loop))
         return layer
 
-    def _flush_before_close(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the connections to Redis before the loop is closed. asyncio has no hook for that."""
-        close = loop.close
-
-        def flush_and_close(loop: asyncio.AbstractEventLoop) -> None:
-            loop.close = close  # type: ignore[method-assign]
-            layer = self._layers.pop(loop, None)
-            try:
-                if layer is not None:
-                    loop.run_until_complete(layer.flush())
-            finally:
-                if layer is not None:
-                    # They end with their loop, and their totals stay in the sum.
-                    unregister(layer.hub)
-                    unregister(layer.views)
-                close()
-
-        loop.close = types.MethodType(flush_and_close, loop)  # type: ignore[method-assign]
+    def _end_layer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections to Redis of this loop."""
+        layer = self._layers.pop(loop, None)
+        if layer is None:
+            return
+        try:
+            loop.run_until_complete(layer.flush())
+        finally:
+            # They end with their loop, and their totals stay in the sum.
+            unregister(layer.hub)
+            unregister(layer.views)
 
 
 def _checked(message: Mapping[str, Any]) -> Mapping[str, Any]:
