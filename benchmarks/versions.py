@@ -2,9 +2,8 @@
 `python -m benchmarks.versions REVISION`: what our hot paths cost in this version, and at an earlier revision.
 
 Owns the command line, and counting: valgrind counts the instructions of a process. Unlike times, these do not depend on
-what else the machine does, nor on its mood: two counts of one version differ by less than 1 %. Each path is taken few
-times by one process and more often by another, and the difference counts, so starting them does not. Does not own what
-the paths do (hot_paths).
+what else the machine does: two counts of one version differ by less than 1 %. One process takes each path a few times,
+another one more often; their difference leaves out the cost of starting. Does not own what the paths do (hot_paths).
 """
 
 import argparse
@@ -95,8 +94,14 @@ def _count(directory: Path, stage: Stage, paths: Sequence[str], advance: Callabl
     with tempfile.TemporaryDirectory(prefix="sbv-") as parent, redis.Redis.from_url(stage.redis_url) as client:
         client.flushall()
         prepared, used = Path(parent) / "prepared", Path(parent) / "used"
-        # The same order of dicts and sets in each process.
-        environment = {**stage.process_environment(), "PYTHONHASHSEED": "0", "VAR_DIR": str(prepared)}
+        environment = {
+            **stage.process_environment(),
+            # The same order of sets in each process.
+            "PYTHONHASHSEED": "0",
+            # SQLite, whose file is copied.
+            "DATABASE_URL": "",
+            "VAR_DIR": str(prepared),
+        }
         _run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], directory, environment)
         program = [sys.executable, "-m", "benchmarks.hot_paths"]
         _run([*program, "prepare", str(PREPARED)], directory, environment)

@@ -297,8 +297,9 @@ def sync_redis() -> redis.Redis:
     return client
 
 
-# One async client for each event loop that is not closed: a connection belongs to the loop that opened it.
-_async_clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
+# One async client for each event loop that is not closed: a connection belongs to the loop that opened it. None if it
+# was closed before the loop is.
+_async_clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis | None] = {}
 
 
 def async_redis() -> redis.asyncio.Redis:
@@ -307,24 +308,28 @@ def async_redis() -> redis.asyncio.Redis:
     client = _async_clients.get(loop)
     if client is None:
         join_embedded_server()
+        if loop not in _async_clients:
+            before_close(loop, lambda: _end_client(loop))
         client = _async_clients[loop] = clients.async_publisher(
             get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS
         )
-        before_close(loop, lambda: _close_client_of(loop))
     return client
 
 
 async def close_async_redis() -> None:
     """Close the running event loop's client, if it has one; the next `async_redis()` opens another."""
-    client = _async_clients.pop(asyncio.get_running_loop(), None)
+    loop = asyncio.get_running_loop()
+    if (client := _async_clients.get(loop)) is not None:
+        _async_clients[loop] = None
+        await clients.close(client)
+
+
+def _end_client(loop: asyncio.AbstractEventLoop) -> None:
+    client = _async_clients.pop(loop, None)
     if client is not None:
-        await client.aclose()
-
-
-def _close_client_of(loop: asyncio.AbstractEventLoop) -> None:
-    # Its connections are gone in any case.
-    with contextlib.suppress(redis.RedisError, OSError):
-        loop.run_until_complete(close_async_redis())
+        # Its connections end with the loop in any case.
+        with contextlib.suppress(redis.RedisError, OSError):
+            loop.run_until_complete(clients.close(client))
 
 
 @receiver(setting_changed)

@@ -3,6 +3,7 @@
 import asyncio
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["before_close"]
 
@@ -11,19 +12,40 @@ def before_close(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> 
     """
     Call a function once, before the loop is closed; it may call `loop.run_until_complete`.
 
-    `async_to_sync` makes an event loop for each call. What belongs to a loop and refers to it, as connections do, would
-    stay for ever: a weak dictionary does not help, because its value keeps its key.
+    `async_to_sync` makes an event loop for each call. Connections refer to their loop. In a weak dictionary by loop,
+    they would keep their own key alive for ever.
 
     Guarantees:
-        The loop is closed even if the function raises. The functions of one loop are called in reverse order.
+        The loop is closed even if the function raises. The functions of one loop are called in reverse order. A loop
+        that runs cannot be closed, and then nothing is called.
     """
+    # As an attribute of the loop itself, it is the one of an earlier call.
+    before = vars(loop).get("close")
     close = loop.close
 
     def act_and_close(loop: asyncio.AbstractEventLoop) -> None:
-        loop.close = close  # type: ignore[method-assign]
-        try:
-            act()
-        finally:
+        if loop.is_running():
+            # Raises an error.
             close()
+        if before is None:
+            del loop.close
+        else:
+            loop.close = before  # type: ignore[method-assign]
+        try:
+            _call(act)
+        finally:
+            # The function may have led to another call of `before_close`.
+            loop.close()
 
     loop.close = types.MethodType(act_and_close, loop)  # type: ignore[method-assign]
+
+
+def _call(act: Callable[[], object]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        act()
+        return
+    # Another loop runs in this thread, so the one that is being closed must run in another.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(act).result()

@@ -80,6 +80,8 @@ def _deliver(count: int) -> None:
     from realtime.streams import Entry
 
     told = sync_redis().xrange(keys().stream("notifications"), count=count)
+    if len(told) != count:
+        raise SystemExit(f"{len(told)} of {count} notifications are on the stream")
     for part in itertools.batched(told, TOLD_AT_ONCE):
         found = [stream_entry.decode(Entry(id, fields, 1)) for id, fields in part]
         tasks = [claim.StreamTask(notification=each, entry_id=f"{n}-1", attempt=1) for n, each in enumerate(found)]
@@ -105,7 +107,7 @@ def _handle(count: int) -> None:
         async def handle(entries: Sequence[Entry]) -> None:
             nonlocal left
             left -= len(entries)
-            if not left:
+            if left <= 0:
                 is_done.set()
 
         async with clients.async_reader(url) as reader, clients.async_publisher(url) as publisher:

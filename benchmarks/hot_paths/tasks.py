@@ -1,4 +1,4 @@
-"""The background task of the path *tasks*. Imported when Django is set up."""
+"""The background task of the path *tasks*. Import it after `django.setup()`."""
 
 from realtime.tasks.django_api import task
 

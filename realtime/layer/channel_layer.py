@@ -400,7 +400,9 @@ class RedisChannelLayer(Configuration):
         if layer is None:
             return
         try:
-            loop.run_until_complete(layer.flush())
+            # Its connections end with the loop in any case.
+            with contextlib.suppress(redis.RedisError, OSError):
+                loop.run_until_complete(layer.flush())
         finally:
             # They end with their loop, and their totals stay in the sum.
             unregister(layer.hub)

@@ -334,6 +334,8 @@ class _Shard:
             await multiplexer.stop()
         await self.histories.stop()
         await self.snapshots.stop()
-        await clients.close(self.publisher)
-        if self._reader is not None:
-            await clients.close(self._reader)
+        try:
+            await clients.close(self.publisher)
+        finally:
+            if self._reader is not None:
+                await clients.close(self._reader)

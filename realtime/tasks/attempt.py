@@ -145,8 +145,8 @@ class Attempt:
             is_cancelled: Whether the worker cancels its tasks. Otherwise the function has cancelled its own.
 
         Raises:
-            CancelledError: The worker has cancelled it, and it did not end as if it had not been: by returning, or by
-                raising Retry or PermanentError.
+            CancelledError: The worker has cancelled it. Not raised if the function returned all the same, or raised
+                Retry or PermanentError.
         """
         try:
             if len(task_started.receivers) > 1:

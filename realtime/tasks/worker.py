@@ -224,7 +224,9 @@ class _Queue:
         self._ends.add(attempts)
 
     def give_back(self, attempts: Sequence[Attempt]) -> None:
-        """These attempts will not run here: give their tasks back to Redis."""
+        """These attempts will not run here: give their tasks back to Redis, unless this queue is over."""
+        if self._is_over:
+            return
         self._given_back.update(attempts)
         self._releases.add(attempts)
 

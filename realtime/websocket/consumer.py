@@ -5,9 +5,9 @@ Owns accepting and refusing connections. Does not own finding the user (authenti
 (client) nor what it gets (hub). Nothing here uses the database.
 """
 
+import asyncio
 import functools
 import logging
-import weakref
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 
 from realtime.broker.publication import Position
 from realtime.conf import RealtimeSettings, get_settings
+from realtime.event_loops import before_close
 from realtime.hub.hub import Hub
 from realtime.hub.sinks import AsgiSink, RawSink
 from realtime.layer import RedisChannelLayer
@@ -97,8 +98,8 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
                 throttled_send.release()
 
 
-# One roster for each hub, which belongs to one channel layer on one event loop.
-_rosters: weakref.WeakKeyDictionary[Hub, Roster] = weakref.WeakKeyDictionary()
+# One roster for each hub, which belongs to one channel layer on one event loop that is not closed.
+_rosters: dict[Hub, Roster] = {}
 
 
 def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
@@ -106,6 +107,7 @@ def _roster_of(layer: RedisChannelLayer, settings: RealtimeSettings) -> Roster:
     roster = _rosters.get(hub)
     if roster is None:
         roster = _rosters[hub] = Roster(layer, recheck_seconds=settings.recheck_seconds)
+        before_close(asyncio.get_running_loop(), lambda: _rosters.pop(hub, None))
     return roster
 
 

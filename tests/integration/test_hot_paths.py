@@ -24,7 +24,7 @@ def test_each_path_is_counted() -> None:
     assert set(versions.COUNTS) == set(PATHS)
 
 
-def test_notifying(growth: Growth) -> None:
+def test_notifying() -> None:
     prepare(0)
     for path in ("notify 1", "notify 100"):
         PATHS[path](3)

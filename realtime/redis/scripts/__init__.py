@@ -101,5 +101,5 @@ class Script:
 
 
 def _words(keys: Sequence[Any], arguments: Iterable[Any]) -> tuple[Any, ...]:
-    """The number of keys is text: a command without numbers is packed as it is, and a long one may have no others."""
+    """What EVALSHA needs after the hash. The number of keys is a text: commands without numbers are packed faster."""
     return (str(len(keys)), *keys, *arguments)

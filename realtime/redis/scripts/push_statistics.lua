@@ -2,7 +2,8 @@
 -- KEYS: process, a hash {number of its last push, what it says about itself}; processes, a sorted set of ids by the time
 --   in ms when they were seen; then one hash for each minute and hour
 -- ARGV: process id; number of this push; what it says about itself; ms to keep that; ms to keep process ids; the first
---   characters of the epochs of new hashes. For each minute and hour: ms to keep it, how many fields, then field and increment of each
+--   characters of the epochs of new hashes. For each minute and hour: ms to keep it, how many fields, then field and
+--   increment of each
 -- Returns 1 if it was added, 0 if that had been done before.
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,7 +22,7 @@ if not is_new then return 0 end
 local at = 7
 for i = 3, #KEYS do
   local count = tonumber(ARGV[at + 1])
-  -- Different for each: with USE_TZ off, the two hours of the repeated one are told apart by it alone.
+  -- Each hash has its own epoch: with USE_TZ off, two hours have one name when clocks go back, and only this differs.
   call('HSETNX', KEYS[i], 'epoch', ARGV[6] .. i)
   for n = 1, count do call('HINCRBY', KEYS[i], ARGV[at + 2 * n], ARGV[at + 2 * n + 1]) end
   call('PEXPIRE', KEYS[i], ARGV[at])
