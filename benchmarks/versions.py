@@ -2,8 +2,8 @@
 `python -m benchmarks.versions REVISION`: what our hot paths cost in this version, and at an earlier revision.
 
 Owns the command line, and counting: valgrind counts the instructions of a process. Unlike times, these do not depend on
-what else the machine does: two counts of one version differ by less than 1 %. One process takes each path a few times,
-another one more often; their difference leaves out the cost of starting. Does not own what the paths do (hot_paths).
+what else the machine does. One process takes each path a few times, another one more often; their difference leaves out
+the cost of starting. Does not own what the paths do (hot_paths).
 """
 
 import argparse
