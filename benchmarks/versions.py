@@ -37,6 +37,11 @@ COUNTS = {
     "deliver": (100, PREPARED),
     "handle": (1000, 5000),
     "tasks": (200, 1000),
+    "connect": (20, 120),
+    "fan-out": (10, 60),
+    "map": (10, 60),
+    "log": (500, 3000),
+    "sink": (1000, 6000),
 }
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 _COUNTED = re.compile(r"I +refs: +([\d,]+)")

@@ -1,8 +1,9 @@
 """
 `python -m benchmarks.hot_paths PATH COUNT`: take one of our hot paths this many times, in this process alone.
 
-Owns what each path does. Does not own counting what it takes, nor comparing versions (versions), which copies this
-directory into an earlier version: it uses only what versions have in common.
+Owns what each path does, those of the site (site) and of log records (logs) excepted. Does not own counting what it
+takes, nor comparing versions (versions), which copies this directory into an earlier version: it uses only what
+versions have in common.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import django
+
+from benchmarks.hot_paths import logs, site
 
 __all__ = ["PATHS", "PREPARED", "main", "prepare"]
 
@@ -165,6 +168,11 @@ PATHS: dict[str, Callable[[int], None]] = {
     "deliver": _deliver,
     "handle": _handle,
     "tasks": _run_tasks,
+    "connect": site.connect,
+    "fan-out": site.fan_out,
+    "map": site.show_map,
+    "log": logs.log,
+    "sink": logs.write,
 }
 
 if __name__ == "__main__":

@@ -5,11 +5,15 @@ import redis
 
 from benchmarks import versions
 from benchmarks.hot_paths import __main__ as hot_paths
+from benchmarks.hot_paths import logs, site
 from benchmarks.hot_paths.__main__ import PATHS, prepare
 from benchmarks.hot_paths.tasks import nothing
 from benchmarks.queues import signalbox_queue
 from notifications.models import Delivery, Notification
 from realtime.redis.keys import Keys
+from realtime.sinks import base
+from realtime.statistics import collect
+from realtime.streams.keys import GroupKeys
 from tests.support.growth import Growth
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("signalbox")]
@@ -49,6 +53,37 @@ def test_handling(monkeypatch: pytest.MonkeyPatch, key_prefix: str, redis_client
     PATHS["handle"](300)
     (group,) = redis_client.xinfo_groups(stream)
     assert (group["entries-read"], group["pending"]) == (300, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "connections", "deliveries"),
+    [("connect", 3, 0), ("fan-out", site.LISTENERS, 3 * site.LISTENERS), ("map", site.VIEWERS, 0)],
+)
+def test_serving(path: str, connections: int, deliveries: int, growth: Growth) -> None:
+    prepare(0)
+    before = collect()
+    PATHS[path](3)
+    after = collect()
+    assert after.clients.opened_count - before.clients.opened_count == connections
+    assert after.hub.delivery_count - before.hub.delivery_count == deliveries
+    publications = {"connect": 0, "fan-out": 3, "map": 3 * site.VEHICLES}[path]
+    assert sum(growth.of("publications.published").values()) == publications
+
+
+def test_logging(key_prefix: str, redis_client: redis.Redis) -> None:
+    PATHS["log"](120)
+    stream = Keys(key_prefix).stream(logs.LOGGED)
+    assert redis_client.xlen(stream) == 120
+    redis_client.delete(stream)
+
+
+def test_writing(monkeypatch: pytest.MonkeyPatch, key_prefix: str, redis_client: redis.Redis) -> None:
+    monkeypatch.setattr(base, "_sinks", [])
+    PATHS["sink"](300)
+    stream = Keys(key_prefix).stream(logs.WRITTEN)
+    (group,) = redis_client.xinfo_groups(stream)
+    assert (group["entries-read"], group["pending"]) == (300, 0)
+    redis_client.delete(stream, GroupKeys(stream, "HotPath").made)
 
 
 def test_running_tasks(growth: Growth) -> None:

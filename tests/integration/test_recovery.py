@@ -21,8 +21,8 @@ from notifications.workers.recovery import refill
 from notifications.workers.relay import Relay
 from realtime.exceptions import StreamUnavailable
 from realtime.redis.keys import Keys
-from tests.integration.test_statistics_dashboard import plan
 from tests.support.domain import entries_on_stream, make_users
+from tests.support.plans import plan
 from tests.support.redis_server import RedisServer
 from tests.support.streams import Recorder, working
 from tests.support.waiting import wait_until

@@ -1,7 +1,7 @@
 """The dashboard's figures together: from the database and Redis, without one of them, and at what cost."""
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from realtime import conf
 from realtime.redis.keys import Keys
 from realtime.streams.keys import GroupKeys
 from tests.support.domain import make_users
+from tests.support.plans import plan
 from tests.support.redis_server import RedisServer
 from tests.support.statistics import expected_rows, figures_of, make_rows
 from tests.support.waiting import is_done_within
@@ -245,20 +246,6 @@ def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     make_rows(make_users(5), times, kinds=["info", "order.shipped"])
     HourCounter().count_due(600, now)
     assert CountedHour.objects.count() > 740
-
-
-def plan(sql: str) -> Sequence[str]:
-    """The steps of a query's plan."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
-            return [step for *_, step in cursor.fetchall()]
-        # A server with few rows reads a table as a whole, because that is quicker. Here it may not.
-        cursor.execute("SET enable_seqscan = off")
-        cursor.execute(f"EXPLAIN {sql}")
-        steps = [step for (step,) in cursor.fetchall()]
-        cursor.execute("RESET enable_seqscan")
-        return steps
 
 
 @pytest.mark.usefixtures("many_rows")
