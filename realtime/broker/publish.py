@@ -46,8 +46,10 @@ CALLS_PER_ROUND_TRIP: Final = 10
 TIMED_EVERY_SECONDS: Final = 0.05
 # Topics of Signalbox itself, whose publications are not measured: nobody but staff gets them.
 OWN_TOPICS: Final = "signalbox."
-_IDEMPOTENCY_MS: Final = round(IDEMPOTENCY_SECONDS * 1000)
-_POSITION_MS: Final = round(POSITION_SECONDS * 1000)
+# All arguments of the scripts are bytes, also the numbers, because the client packs these fastest.
+_IDEMPOTENCY_MS: Final = b"%d" % round(IDEMPOTENCY_SECONDS * 1000)
+_POSITION_MS: Final = b"%d" % round(POSITION_SECONDS * 1000)
+_NO_WINDOW: Final = b"0"
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
@@ -172,15 +174,14 @@ class PublishCall:
         is_timed = _timing.is_due()
         for topic, data, history, idempotency_key, _ in items:
             position = keys.topic_position(topic)
-            once, window_ms = position, 0
+            once, window_ms = position, _NO_WINDOW
             if idempotency_key is not None:
                 once, window_ms = keys.topic_idempotency(topic, idempotency_key), _IDEMPOTENCY_MS
             self.names += (position, keys.topic_history(topic), once)
             before, after = seal(_before(topic), b',"data":%b}' % _one_line(data), crypter)
             if is_timed and not topic.startswith(OWN_TOPICS):
                 before, is_timed = seal_line(encode_time(time.time()), crypter) + before, False
-            kept = (history.size, round(history.age_seconds * 1000))
-            self.arguments += (channel_of(topic), before, after, *kept, window_ms)
+            self.arguments += (channel_of(topic), before, after, *_kept(history), window_ms)
 
     def _add_keyed(
         self,
@@ -197,9 +198,9 @@ class PublishCall:
                 # Publications of one topic mostly follow each other, and have most of this in common.
                 topic = item.topic
                 shared = _TopicArguments(topic, item.history, keyed.policy, keys, channel_of(topic))
-            once, window_ms = shared.position, b"0"
+            once, window_ms = shared.position, _NO_WINDOW
             if item.idempotency_key is not None:
-                once, window_ms = keys.topic_idempotency(item.topic, item.idempotency_key), b"%d" % _IDEMPOTENCY_MS
+                once, window_ms = keys.topic_idempotency(item.topic, item.idempotency_key), _IDEMPOTENCY_MS
             before, after = seal(shared.before, _after(keyed.relevance, item.data), crypter)
             relevance = keyed.relevance
             self.names += (shared.position, shared.history, shared.snapshot, shared.seen, once)
@@ -217,7 +218,7 @@ class _TopicArguments:
         self.channel, self.before = channel, _before(topic)
         self.position, self.history = keys.topic_position(topic), keys.topic_history(topic)
         self.snapshot, self.seen = keys.topic_snapshot(topic), keys.topic_seen(topic)
-        self.kept = (b"%d" % history.size, b"%d" % round(history.age_seconds * 1000))
+        self.kept = _kept(history)
         numbers = (policy.key_limit, policy.bytes_limit, round(policy.kept_seconds * 1000))
         self.limits = tuple(b"%d" % number for number in numbers)
 
@@ -235,6 +236,11 @@ def publish_all(client: redis.Redis, calls: Sequence[PublishCall]) -> list[Publi
 async def publish_all_async(client: redis.asyncio.Redis, calls: Sequence[PublishCall]) -> list[Published]:
     """The async twin of `publish_all`."""
     return _published(await calls[0].script.arun_all(client, [(call.names, call.arguments) for call in calls]))
+
+
+def _kept(history: HistoryPolicy) -> tuple[bytes, bytes]:
+    """The script arguments for a topic's history: how many publications, and for how many milliseconds."""
+    return b"%d" % history.size, b"%d" % round(history.age_seconds * 1000)
 
 
 def _before(topic: str) -> bytes:

@@ -87,15 +87,18 @@ class _Packer:
     def pack(self, command: str | bytes, *arguments: Any) -> list[bytes]:
         """One command as bytes; raises redis.DataError for a value that cannot be sent."""
         if not _TEXTS.issuperset(map(type, arguments)):
-            arguments = tuple(
-                repr(value) if type(value) is int or isinstance(value, float) else value for value in arguments
-            )
+            arguments = tuple([value if type(value) in _TEXTS else _number_as_text(value) for value in arguments])
         try:
             # A command may have several words: "SCRIPT LOAD".
             return [hiredis.pack_command((*command.split(), *arguments))]
         except TypeError:
             packed: list[bytes] = _CHECKING_PACKER.pack(command, *arguments)
             return packed
+
+
+def _number_as_text(value: Any) -> Any:
+    """The text of a number; anything else unchanged."""
+    return repr(value) if type(value) is int or isinstance(value, float) else value
 
 
 _PACKER = _Packer()
