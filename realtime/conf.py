@@ -6,8 +6,8 @@ module: it gets values as arguments.
 """
 
 import asyncio
-import contextlib
 import functools
+import logging
 import re
 import threading
 from collections.abc import Mapping
@@ -29,6 +29,7 @@ from realtime.embedded.url import EmbeddedUrl
 from realtime.event_loops import before_close
 from realtime.redis import clients
 from realtime.redis.keys import Keys
+from realtime.redis.outage import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from realtime.embedded.server import EmbeddedServer
@@ -47,6 +48,8 @@ __all__ = [
     "sync_redis",
     "websocket_url",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 _WEBSOCKET_URL = re.compile(r"(?:(?:wss?|https?)://[^\s/?#]+(?:/[^\s#]*)?|/?(?![/\\])[^\s:?#]+)", re.IGNORECASE)
@@ -297,8 +300,8 @@ def sync_redis() -> redis.Redis:
     return client
 
 
-# One async client for each event loop that is not closed: a connection belongs to the loop that opened it. None if it
-# was closed before the loop is.
+# One async client for each event loop that is not closed: a connection belongs to the loop that opened it. None after
+# `close_async_redis`.
 _async_clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis | None] = {}
 
 
@@ -308,11 +311,10 @@ def async_redis() -> redis.asyncio.Redis:
     client = _async_clients.get(loop)
     if client is None:
         join_embedded_server()
+        client = clients.async_publisher(get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS)
         if loop not in _async_clients:
             before_close(loop, lambda: _end_client(loop))
-        client = _async_clients[loop] = clients.async_publisher(
-            get_settings().redis_url, timeout_seconds=clients.CALLER_TIMEOUT_SECONDS
-        )
+        _async_clients[loop] = client
     return client
 
 
@@ -327,9 +329,11 @@ async def close_async_redis() -> None:
 def _end_client(loop: asyncio.AbstractEventLoop) -> None:
     client = _async_clients.pop(loop, None)
     if client is not None:
-        # Its connections end with the loop in any case.
-        with contextlib.suppress(redis.RedisError, OSError):
+        try:
             loop.run_until_complete(clients.close(client))
+        except REDIS_ERRORS:
+            # Its connections end with the loop in any case.
+            logger.debug("the client of an event loop was not closed cleanly", exc_info=True)
 
 
 @receiver(setting_changed)

@@ -1,7 +1,7 @@
 """What has to happen before an event loop is closed; asyncio has no hook for that."""
 
 import asyncio
-import types
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,33 +19,46 @@ def before_close(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> 
         The loop is closed even if the function raises. The functions of one loop are called in reverse order. A loop
         that runs cannot be closed, and then nothing is called.
     """
-    # As an attribute of the loop itself, it is the one of an earlier call.
-    before = vars(loop).get("close")
-    close = loop.close
+    closing = vars(loop).get("close")
+    if not isinstance(closing, _Closing):
+        closing = _Closing(loop)
+        loop.close = closing  # type: ignore[method-assign]
+    closing.acts.callback(_call, act)
 
-    def act_and_close(loop: asyncio.AbstractEventLoop) -> None:
-        if loop.is_running():
+
+class _Closing:
+    """Replaces the method `close` of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Those that are added while it is closed are called too.
+        self.acts = contextlib.ExitStack()
+        self._loop, self._close = loop, loop.close
+
+    def __call__(self) -> None:
+        if self._loop.is_running():
             # Raises an error.
-            close()
-        if before is None:
-            del loop.close
-        else:
-            loop.close = before  # type: ignore[method-assign]
+            self._close()
         try:
-            _call(act)
+            self.acts.close()
         finally:
-            # The function may have led to another call of `before_close`.
-            loop.close()
-
-    loop.close = types.MethodType(act_and_close, loop)  # type: ignore[method-assign]
+            # From now on, the loop has its own method again.
+            vars(self._loop).pop("close", None)
+            self._close()
 
 
 def _call(act: Callable[[], object]) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_in_loop():
         act()
         return
     # Another loop runs in this thread, so the one that is being closed must run in another.
     with ThreadPoolExecutor(1) as threads:
         threads.submit(act).result()
+
+
+def _is_in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

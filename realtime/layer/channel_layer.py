@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ from realtime.redis.outage import REDIS_ERRORS
 from realtime.statistics import unregister
 
 __all__ = ["RedisChannelLayer"]
+
+logger = logging.getLogger(__name__)
 
 # After a publisher has removed the silent keys of a full snapshot, no other process does so for this long.
 FULL_LEASE_SECONDS = 1.0
@@ -400,9 +403,10 @@ class RedisChannelLayer(Configuration):
         if layer is None:
             return
         try:
+            loop.run_until_complete(layer.flush())
+        except REDIS_ERRORS:
             # Its connections end with the loop in any case.
-            with contextlib.suppress(redis.RedisError, OSError):
-                loop.run_until_complete(layer.flush())
+            logger.debug("the connections of an event loop were not closed cleanly", exc_info=True)
         finally:
             # They end with their loop, and their totals stay in the sum.
             unregister(layer.hub)

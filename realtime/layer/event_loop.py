@@ -6,6 +6,7 @@ Owns which consumer gets a message. Does not own the host of a name (configurati
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import uuid
@@ -164,8 +165,10 @@ class LoopLayer:
         await self.views.close()
         self.channels.clear()
         self.groups.clear()
-        for shard in self.shards:
-            await shard.flush()
+        # If one fails, the others are still flushed.
+        async with contextlib.AsyncExitStack() as flushing:
+            for shard in self.shards:
+                flushing.push_async_callback(shard.flush)
 
     def _shard_of_name(self, name: str) -> "_Shard":
         return self.shards[self._layer.shard_of_name(name)]

@@ -11,6 +11,7 @@ The defaults of redis-py 8, `socket_timeout=5` and ten retries, break blocking r
 - *readers* wait as long as it takes: no socket timeout, no retries. Their owner handles each error.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -173,10 +174,11 @@ def async_reader(host: Host) -> redis.asyncio.Redis:
 
 async def close(client: redis.asyncio.Redis) -> None:
     """Close an async client with all its connections, including those to Sentinels, which redis-py leaves open."""
-    await client.aclose()
     manager = getattr(client.connection_pool, "sentinel_manager", None)
-    for sentinel in () if manager is None else manager.sentinels:
-        await sentinel.aclose()
+    # If one cannot be closed, the others still are.
+    async with contextlib.AsyncExitStack() as closing:
+        for each in (client, *(() if manager is None else manager.sentinels)):
+            closing.push_async_callback(each.aclose)
 
 
 def _async_client(

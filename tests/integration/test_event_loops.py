@@ -1,6 +1,7 @@
 """Code that runs on an event loop of its own, as `async_to_sync` makes one for each call: it leaves nothing behind."""
 
 import asyncio
+import functools
 import gc
 import weakref
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from channels.layers import get_channel_layer
 from realtime import conf
 from realtime.conf import async_redis, get_settings
 from realtime.event_loops import before_close
+from realtime.layer import RedisChannelLayer
 from realtime.redis import clients
 from realtime.websocket import consumer
+from tests.support.redis_server import RedisServer
 from tests.support.tasks import Tasks
 from tests.support.tasks_of_tests import aadd
 from tests.support.waiting import wait_until, wait_until_sync
@@ -70,6 +73,17 @@ def test_clients_may_be_closed_and_opened_any_number_of_times() -> None:
     assert loop not in conf._async_clients
 
 
+def test_any_number_of_functions_may_be_called_before_a_loop_is_closed() -> None:
+    """As of one loop for a whole test run, in which each test has a channel layer of its own."""
+    calls: list[int] = []
+    loop = asyncio.new_event_loop()
+    for number in range(3000):
+        before_close(loop, functools.partial(calls.append, number))
+    loop.close()
+    assert calls == [*reversed(range(3000))]
+    assert loop.is_closed()
+
+
 def test_async_calls_of_sync_code_leave_no_connections(tasks: Tasks, connections: Callable[[], int]) -> None:
     """As an async view of a WSGI site makes them."""
     results = [async_to_sync(aadd.aenqueue)(1, 2) for _ in range(5)]
@@ -90,7 +104,25 @@ def test_a_connection_that_cannot_be_closed_is_no_error_of_the_caller(
             await get_channel_layer().group_send("a-group", {"type": "a.message"})
         return "result"
 
-    closed = []
+    closed = _close_fails(monkeypatch)
+    assert async_to_sync(use)() == "result"
+    assert closed
+
+
+async def test_a_host_that_cannot_be_left_does_not_hold_the_others(
+    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, key_prefix: str
+) -> None:
+    layer = RedisChannelLayer(hosts=[redis_server.url, redis_server.url], prefix=key_prefix)
+    await layer.group_send("a-group", {"type": "a.message"})
+    closed = _close_fails(monkeypatch)
+    with pytest.raises(redis.TimeoutError):
+        await layer.flush()
+    assert len(closed) == 2
+
+
+def _close_fails(monkeypatch: pytest.MonkeyPatch) -> list[redis.asyncio.Redis]:
+    """Closing a client raises an error from now on; the clients that were closed."""
+    closed: list[redis.asyncio.Redis] = []
 
     async def close(client: redis.asyncio.Redis) -> None:
         await client.aclose()
@@ -98,12 +130,11 @@ def test_a_connection_that_cannot_be_closed_is_no_error_of_the_caller(
         raise redis.TimeoutError("closing takes too long")
 
     monkeypatch.setattr(clients, "close", close)
-    assert async_to_sync(use)() == "result"
-    assert closed
+    return closed
 
 
 def test_connections_to_browsers_leave_no_loop() -> None:
-    """What knows the open connections refers to the loop's hub, its key."""
+    """They are found by the loop's hub, to which they refer themselves."""
 
     async def use() -> weakref.ref[Any]:
         assert consumer._roster_of(get_channel_layer(), get_settings()).count_of(1) == 0
@@ -132,7 +163,7 @@ async def _ask() -> None:
 
 
 def test_a_running_loop_is_not_closed() -> None:
-    """Nor is anything else; this happens when it is closed after all."""
+    """What has to happen before it is closed happens later, when it is closed."""
     calls: list[str] = []
 
     async def close() -> None:
