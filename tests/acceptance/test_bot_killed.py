@@ -104,7 +104,7 @@ class World:
             return database.execute("SELECT state, attempts FROM notifications_delivery ORDER BY id").fetchall()
 
     def let_claims_lapse(self) -> None:
-        """As if their time were over, which may be long, so that no call lasts longer on a slow machine."""
+        """End the time of all claims now. It may be long, so that no call outlasts it on a slow machine."""
         with contextlib.closing(sqlite3.connect(self._directory / "db.sqlite3", timeout=SECONDS)) as database, database:
             database.execute("UPDATE notifications_delivery SET due_at = '2000-01-01 00:00:00' WHERE state = 'sending'")
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -218,12 +218,15 @@ def test_a_delivery_without_a_time_to_be_sent_gets_one(
         Delivery(notification=done, transport=f"t-{number}", state="sent", due_at=None) for number in range(2000)
     ]
     Delivery.objects.bulk_create(finished)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE notifications_delivery")
     with CaptureQueriesContext(connection) as queries:
         assert refill() == 0
     (update,) = [query["sql"] for query in queries if query["sql"].startswith("UPDATE")]
-    assert "delivery_finished" in " ".join(plan(update))
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE notifications_delivery")
+        assert "delivery_finished" in " ".join(plan(update))
+        # Other tests ask for plans too.
+        transaction.set_rollback(True)
     due = Delivery.objects.get(transport="email", state=state)
     assert due.due_at is not None
     assert 0 < (due.due_at - now).total_seconds() < 120

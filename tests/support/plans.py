@@ -15,7 +15,8 @@ def plan(sql: str) -> Sequence[str]:
             return [step for *_, step in cursor.fetchall()]
         # A server with few rows reads a table as a whole, because that is quicker. Here it may not.
         cursor.execute("SET enable_seqscan = off")
-        cursor.execute(f"EXPLAIN {sql}")
-        steps = [step for (step,) in cursor.fetchall()]
-        cursor.execute("RESET enable_seqscan")
-        return steps
+        try:
+            cursor.execute(f"EXPLAIN {sql}")
+            return [step for (step,) in cursor.fetchall()]
+        finally:
+            cursor.execute("RESET enable_seqscan")
