@@ -1,7 +1,7 @@
 """
 `python -m benchmarks.versions REVISION`: what our hot paths cost in this version, and at an earlier revision.
 
-Owns the command line, and counting: valgrind counts the instructions of a process. Unlike times, these do not depend on
+Owns the command line, and counting: valgrind counts the instructions of a process. Unlike times, these hardly depend on
 what else the machine does. One process takes each path a few times, another one more often; their difference leaves out
 the cost of starting. Does not own what the paths do (hot_paths).
 """
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Count and compare; 0, or 1 if something could not be counted."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.versions",
-        description="Compare the instructions of our hot paths with those of an earlier revision. Takes 10 minutes.",
+        description="Compare the instructions of our hot paths with those of an earlier revision. Takes 20 minutes.",
         epilog="Needs valgrind (apt-get install valgrind) and git.",
     )
     parser.add_argument("revision", help="the earlier one, for example a tag or a commit")

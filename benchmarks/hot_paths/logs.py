@@ -5,6 +5,7 @@ import gzip
 import itertools
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ __all__ = ["LOGGED", "WRITTEN", "log", "write"]
 
 # The streams of the two paths. Neither is read by a sink of the project.
 LOGGED, WRITTEN = "logged", "written"
-# Records that are logged before the next ones wait until they are sent, and that are put on the stream in a call.
+# So many records are logged before they are sent, and so many are put on the stream in one call.
 AT_ONCE = 50
 RECORD = (
     b'{"level":"INFO","timestamp":"2026-01-02T03:04:05.678901Z","logger":"benchmark","message":"A game: %d points",'
@@ -30,10 +31,11 @@ def log(count: int) -> None:
     def count_sent() -> Any:
         return sync_redis().xlen(keys().stream(LOGGED))
 
-    logger, handler, before = logging.getLogger("benchmark"), RedisStreamHandler(stream=LOGGED), count_sent()
+    before = count_sent()
+    # Records are sent when this says so, however long logging takes.
+    logger, handler = logging.getLogger("benchmark"), RedisStreamHandler(stream=LOGGED, gather_seconds=60)
     logger.propagate = False
     logger.addHandler(handler)
-    logging.disable(logging.NOTSET)
     try:
         for part in itertools.batched(range(count), AT_ONCE):
             for number in part:
@@ -42,6 +44,7 @@ def log(count: int) -> None:
             handler.flush(60)
     finally:
         logger.removeHandler(handler)
+        logger.propagate = True
         handler.close()
     if (found := count_sent() - before) != count:
         raise SystemExit(f"{found} of {count} records are on the stream")
@@ -68,17 +71,26 @@ async def _write(count: int, directory: str) -> None:
             for number in part:
                 pipeline.xadd(keys().stream(WRITTEN), {"record": RECORD % (number, number)})
             pipeline.execute()
-    loop, has_all = asyncio.get_running_loop(), asyncio.Event()
-    taken = itertools.count(1)
+    has_all, left = asyncio.Event(), count
 
     class HotPath(NdjsonSink):
         url, stream = directory, WRITTEN
+        # One file, however long it takes.
+        roll_records, roll_seconds = count, 600.0
 
-        def select(self, record: Any) -> bool:
-            # May be called from several threads.
-            if next(taken) == count:
-                loop.call_soon_threadsafe(has_all.set)
-            return True
+        def make_handler(self, resources: Any) -> Any:
+            handler: Any = super().make_handler(resources)
+            on_acked = handler.on_acked
+
+            def count_acked(entries: Sequence[Any]) -> None:
+                nonlocal left
+                on_acked(entries)
+                left -= len(entries)
+                if left == 0:
+                    has_all.set()
+
+            handler.on_acked = count_acked
+            return handler
 
     service = SinkService([HotPath])
     running = asyncio.create_task(service.run())

@@ -33,16 +33,20 @@ def connect(count: int) -> None:
     """Connect, subscribe to a topic, and disconnect."""
 
     async def act(open_client: Callable[[], Awaitable[_Client]]) -> None:
+        # The last connection of a process takes with it what is there for all of them.
+        other = await open_client()
+        await other.subscribe(TOPIC)
         for _ in range(count):
             client = await open_client()
             await client.subscribe(TOPIC)
             await client.close()
+        await other.close()
 
     _run(act)
 
 
 def fan_out(count: int) -> None:
-    """Publish on a topic that LISTENERS clients have subscribed to, each time when all have the one before."""
+    """Publish on a topic that LISTENERS clients have subscribed to, the next one when all have got the last one."""
 
     async def act(open_client: Callable[[], Awaitable[_Client]]) -> None:
         from realtime.publisher import apublish
@@ -61,27 +65,34 @@ def fan_out(count: int) -> None:
 
 
 def show_map(count: int) -> None:
-    """Move VEHICLES in the views of VIEWERS clients, each time when all have the places before."""
+    """Move VEHICLES in the views of VIEWERS clients, and again when all have got the new places."""
 
     async def act(open_client: Callable[[], Awaitable[_Client]]) -> None:
-        from realtime.publisher import Item, apublish_many
-
+        # The views begin with vehicles.
+        await _move(0)
         clients = [await open_client() for _ in range(VIEWERS)]
         for client in clients:
             client.say(b'{"type":"subscribe","topic":"vehicles.*","view":"v","number":1,"filter":%b}' % FILTER)
             await client.wait_for(b'"batch":"reset","complete":true')
-        for number in range(count):
-            place = 7.5 + number % 100 / 1000
-            await apublish_many(
-                Item("vehicles.benchmark", {"number": number, "vehicle": each}, key=f"v-{each}", at=(place, 46.5))
-                for each in range(VEHICLES)
-            )
+        for number in range(1, count + 1):
+            await _move(number)
             for client in clients:
                 await client.wait_for(b'{"number":%d,"vehicle":%d}' % (number, VEHICLES - 1))
         for client in clients:
             await client.close()
 
     _run(act)
+
+
+async def _move(number: int) -> None:
+    """Publish all vehicles, a little further on."""
+    from realtime.publisher import Item, apublish_many
+
+    place = 7.5 + number % 100 / 1000
+    await apublish_many(
+        Item("vehicles.benchmark", {"number": number, "vehicle": each}, key=f"v-{each}", at=(place, 46.5))
+        for each in range(VEHICLES)
+    )
 
 
 def _run(act: Callable[[Callable[[], Awaitable["_Client"]]], Coroutine[Any, Any, None]]) -> None:
@@ -97,7 +108,7 @@ def _run(act: Callable[[Callable[[], Awaitable["_Client"]]], Coroutine[Any, Any,
 
 @contextlib.asynccontextmanager
 async def _served() -> AsyncIterator[int]:
-    """The site on a port of the loopback, as `python -m realtime.web` serves it."""
+    """The site on a port of the loopback, with the protocols that `realtime.web` gives it."""
     port = free_port()
     config = uvicorn.Config(
         "project.asgi:application",

@@ -56,18 +56,22 @@ def test_handling(monkeypatch: pytest.MonkeyPatch, key_prefix: str, redis_client
 
 
 @pytest.mark.parametrize(
-    ("path", "connections", "deliveries"),
-    [("connect", 3, 0), ("fan-out", site.LISTENERS, 3 * site.LISTENERS), ("map", site.VIEWERS, 0)],
+    ("path", "connections", "publications", "deliveries"),
+    [
+        ("connect", 1 + 3, 0, 0),
+        ("fan-out", site.LISTENERS, 3, 3 * site.LISTENERS),
+        ("map", site.VIEWERS, 4 * site.VEHICLES, 3 * site.VEHICLES * site.VIEWERS),
+    ],
 )
-def test_serving(path: str, connections: int, deliveries: int, growth: Growth) -> None:
+def test_serving(path: str, connections: int, publications: int, deliveries: int, growth: Growth) -> None:
     prepare(0)
     before = collect()
     PATHS[path](3)
     after = collect()
     assert after.clients.opened_count - before.clients.opened_count == connections
-    assert after.hub.delivery_count - before.hub.delivery_count == deliveries
-    publications = {"connect": 0, "fan-out": 3, "map": 3 * site.VEHICLES}[path]
     assert sum(growth.of("publications.published").values()) == publications
+    delivered = [each.hub.delivery_count + each.views.delivery_count for each in (before, after)]
+    assert delivered[1] - delivered[0] == deliveries
 
 
 def test_logging(key_prefix: str, redis_client: redis.Redis) -> None:
