@@ -53,8 +53,8 @@ _NO_WINDOW: Final = b"0"
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
-_PUBLISH: Final = scripts.Script("publish", answer=list)
-_PUBLISH_KEYED: Final = scripts.Script("publish_keyed", answer=list)
+_PUBLISH: Final = scripts.Script("publish", answer=list, takes_texts=True)
+_PUBLISH_KEYED: Final = scripts.Script("publish_keyed", answer=list, takes_texts=True)
 
 
 class Outcome(enum.IntEnum):
@@ -155,7 +155,7 @@ class PublishCall:
         crypter: Crypter | None = None,
     ) -> None:
         self.names: list[str] = []
-        self.arguments: list[Any] = []
+        self.arguments: list[str | bytes] = []
         if items[0].keyed is None:
             self.script = _PUBLISH
             self._add(items, keys, channel_of, crypter)

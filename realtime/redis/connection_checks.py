@@ -22,7 +22,7 @@ from redis.connection import HiredisRespSerializer
 from redis.exceptions import ClusterDownError, InvalidResponse, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-__all__ = ["answer_parsed", "checked", "unexpected"]
+__all__ = ["BeforeTexts", "answer_parsed", "checked", "unexpected"]
 
 # Errors that mean that the server cannot be used. redis-py's BusyLoadingError is a ConnectionError already.
 _UNUSABLE = (ClusterDownError, MasterDownError, ReadOnlyError)
@@ -72,6 +72,16 @@ def answer_parsed(asked: str) -> Iterator[None]:
         ) from error
 
 
+class BeforeTexts(str):
+    """
+    As the first argument of a command: all that follow are str or bytes, and the packer does not look at their types.
+
+    For commands with hundreds of arguments, where this would be a third of the time that packing takes.
+    """
+
+    __slots__ = ()
+
+
 class _Packer:
     """
     Packs commands in C, for the sync and async connections of redis-py.
@@ -86,7 +96,8 @@ class _Packer:
 
     def pack(self, command: str | bytes, *arguments: Any) -> list[bytes]:
         """One command as bytes; raises redis.DataError for a value that cannot be sent."""
-        if not _TEXTS.issuperset(map(type, arguments)):
+        is_known = arguments and type(arguments[0]) is BeforeTexts
+        if not is_known and not _TEXTS.issuperset(map(type, arguments)):
             arguments = tuple([value if type(value) in _TEXTS else _number_as_text(value) for value in arguments])
         try:
             # A command may have several words: "SCRIPT LOAD".

@@ -17,7 +17,7 @@ __all__ = ["ENTRY_FIELDS_LIMIT", "aappend_entries", "append_entries"]
 
 # Lua passes at most 8000 values in one call; an entry of ours has at most three fields.
 ENTRY_FIELDS_LIMIT = 1000
-_APPEND = scripts.Script("append_entries", answer=int)
+_APPEND = scripts.Script("append_entries", answer=int, takes_texts=True)
 
 
 def append_entries(

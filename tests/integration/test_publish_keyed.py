@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 from channels.db import database_sync_to_async as in_thread
@@ -17,6 +19,10 @@ from realtime.broker.relevance import Relevance
 from realtime.broker.snapshot import Snapshot
 from realtime.exceptions import SnapshotFull, Unavailable
 from realtime.publisher import Item, apublish, apublish_many, publish, publish_many
+from realtime.redis import connection_checks
+from realtime.redis.connection_checks import BeforeTexts
+from realtime.redis.keys import Keys
+from realtime.streams.append import append_entries
 from realtime.topics import Tiles, Topic
 from tests.integration.clients import Client, Connect
 from tests.integration.hearing import Ear, layer
@@ -375,3 +381,28 @@ async def test_encrypted(connect: Connect, alice: User, redis_client: redis.Redi
     for text in [*texts, *kept.values(), *kept_before, *registered.values()]:
         # Tile 133, 90 is the one of zoom 8 in which it is.
         assert not {part for part in (b"secret", b"mode", b"tram", b"133 90") if part in text}
+
+
+def test_scripts_with_hundreds_of_arguments_get_no_numbers(
+    monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Their commands are packed without a look at the types of the arguments."""
+    commands: list[tuple[Any, ...]] = []
+
+    def pack_command(command: tuple[Any, ...]) -> bytes:
+        commands.append(command)
+        packed: bytes = hiredis.pack_command(command)
+        return packed
+
+    monkeypatch.setattr(connection_checks, "hiredis", SimpleNamespace(pack_command=pack_command))
+    publish("news.today", {"number": 1}, idempotency_key="news-1")
+    publish_many([("news.today", number) for number in range(60)])
+    publish(TRAMS, 1, key="7", at=(7.4, 46.9), tags={"line": 7, "speed": 1.5}, level=3, idempotency_key="tram-1")
+    publish(TRAMS, None, key="7", removed=True)
+    publish_many([Item(TRAMS, number, key=str(number)) for number in range(60)])
+    guard = keys.stream_guard("notifications", "7")
+    append_entries(redis_client, keys.stream("notifications"), guard, [{"n": b"1"}], guard_seconds=60, length_limit=9)
+    known = [command for command in commands if BeforeTexts in map(type, command)]
+    # With 60 items, one command has 50 and another one the rest.
+    assert len(known) >= 1 + 2 + 1 + 1 + 2 + 1
+    assert {type(word) for command in known for word in command} == {str, bytes, BeforeTexts}

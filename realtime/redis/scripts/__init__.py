@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from realtime.redis.connection_checks import unexpected
+from realtime.redis.connection_checks import BeforeTexts, unexpected
 
 __all__ = ["Call", "Script"]
 
@@ -31,16 +31,20 @@ class Script:
     Args:
         names: The files in this folder, without suffix; a script comes after those that it uses.
         answer: The types of its valid answers: int, list, or NoneType for nil.
+        takes_texts: All its keys and arguments are str or bytes, as the types of its callers say. Saves looking at each
+            one, for scripts that get hundreds.
 
     Attributes:
         text: The source of all files.
     """
 
-    def __init__(self, *names: str, answer: type | tuple[type, ...]) -> None:
+    def __init__(self, *names: str, answer: type | tuple[type, ...], takes_texts: bool = False) -> None:
         self._name, self._answer = names[-1], answer
         files = resources.files(__name__)
         self.text = "\n".join(files.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names)
         self._sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        if takes_texts:
+            self.text, self._sha = BeforeTexts(self.text), BeforeTexts(self._sha)
 
     def run(self, client: redis.Redis, keys: Sequence[Any], arguments: Iterable[Any]) -> Any:
         """Call the script and return its answer; raises redis.InvalidResponse for an answer of another type."""
